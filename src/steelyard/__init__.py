@@ -1,0 +1,1 @@
+"""Steelyard weighs bare-metal machines before a tenant trusts them, and keeps each tenant's machines apart."""

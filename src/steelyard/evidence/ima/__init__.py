@@ -1,0 +1,1 @@
+"""The kernel's run-time measurement list: parse it, replay it, check file signatures."""

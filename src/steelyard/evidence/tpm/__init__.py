@@ -1,0 +1,1 @@
+"""What a TPM says: attestation structures, quotes, public areas, credential activation, endorsement certificates."""

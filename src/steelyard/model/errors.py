@@ -1,0 +1,228 @@
+"""Every error of Steelyard, sorted by whose fault it is.
+
+Each has a stable `code`, the exit code of the command line, and a `remedy`: what the reader can do next. The table in
+`docs/errors.md` is made from this file. A bug is not in here: it rises as whatever Python raises.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+from steelyard.model.text import printable
+
+
+class ExitCode(IntEnum):
+    """What every command ends with."""
+
+    GOOD = 0
+    WRONG_USE = 2
+    MALFORMED = 3
+    REJECTED = 4
+
+
+class SteelyardError(Exception):
+    """Something went wrong that is not a bug in Steelyard.
+
+    doing     what was being done, in the words of the one who asked.
+    expected  what would have been right.
+    found     what came instead; shown escaped and shortened, as it may be an attacker's choice.
+    """
+
+    code: ClassVar[str]
+    exit_code: ClassVar[ExitCode]
+    remedy: ClassVar[str]
+
+    def __init__(self, doing: str, *, expected: str, found: str) -> None:
+        super().__init__(doing, expected, found)
+        self.doing = printable(doing, 400)
+        self.expected = printable(expected, 400)
+        self.found = printable(found, 400)
+
+    def __str__(self) -> str:
+        return f"{self.doing}: expected {self.expected}; found {self.found}"
+
+
+# -- the caller's fault ------------------------------------------------------------------------------------------------
+
+
+class WrongUse(SteelyardError):
+    """The request itself makes no sense: a missing file, an impossible argument."""
+
+    code = "wrong-use"
+    exit_code = ExitCode.WRONG_USE
+    remedy = "Correct the command or the argument named; `--help` shows what it takes."
+
+
+# -- the sender's fault: bytes that do not follow their format ---------------------------------------------------------
+
+
+class Malformed(SteelyardError):
+    """Bytes that do not follow the format they should be in."""
+
+    code = "malformed"
+    exit_code = ExitCode.MALFORMED
+    remedy = "Get the file again from its source; if it was made by a current tool, report it with the file."
+
+
+class TooLarge(Malformed):
+    """An input beyond its limit (`docs/input-limits.md`), refused before it is read."""
+
+    code = "too-large"
+    remedy = "Look at what made an input of this size; the limits and their reasons are in docs/input-limits.md."
+
+
+class MalformedTpmStructure(Malformed):
+    """Bytes that are not the TPM structure they should be."""
+
+    code = "malformed-tpm-structure"
+
+
+class MalformedEventLog(Malformed):
+    """Bytes that are not a measured-boot event log."""
+
+    code = "malformed-event-log"
+
+
+class MalformedImaList(Malformed):
+    """Bytes that are not an IMA measurement list."""
+
+    code = "malformed-ima-list"
+
+
+class MalformedCertificate(Malformed):
+    """Bytes that are not an X.509 certificate, even read leniently."""
+
+    code = "malformed-certificate"
+
+
+class MalformedArtefact(Malformed):
+    """A firmware file, EFI application or package from which no reference can be made."""
+
+    code = "malformed-artefact"
+
+
+class MalformedReference(Malformed):
+    """A reference manifest or its envelope that does not follow its schema."""
+
+    code = "malformed-reference"
+    remedy = "Make the manifest again with `steelyard reference`; unknown fields are refused on purpose."
+
+
+class MalformedPolicy(Malformed):
+    """A policy that does not follow its schema, or says nothing."""
+
+    code = "malformed-policy"
+    remedy = "Correct the field named; docs/policy.md describes each, and what is not described is refused."
+
+
+class MalformedBundle(Malformed):
+    """An evidence bundle that does not follow its schema."""
+
+    code = "malformed-bundle"
+    remedy = "Make the bundle again with `steelyard evidence bundle`."
+
+
+class MalformedKey(Malformed):
+    """A key that is in none of the forms that are read."""
+
+    code = "malformed-key"
+    remedy = "Give the key as PEM or as TPM2B_PUBLIC, as tpm2_readpublic writes it."
+
+
+class MalformedPayload(Malformed):
+    """A sealed share or payload box that is not in its format."""
+
+    code = "malformed-payload"
+
+
+# -- the evidence's fault: well formed, and not good enough ------------------------------------------------------------
+
+
+class EvidenceRejected(SteelyardError):
+    """Well-formed evidence that does not prove what it should."""
+
+    code = "rejected"
+    exit_code = ExitCode.REJECTED
+    remedy = "Treat the machine as untrusted until the cause is known."
+
+
+class KeyRejected(EvidenceRejected):
+    """A key whose kind, size or attributes do not carry the trust it is meant for."""
+
+    code = "key-rejected"
+    remedy = "Make the attestation key anew: restricted, signing only, fixed to its TPM, made inside it."
+
+
+class BindingRejected(EvidenceRejected):
+    """An attestation key that was not shown to live in the TPM it should live in."""
+
+    code = "binding-rejected"
+    remedy = "Register the node again: a fresh credential, activated by the same TPM."
+
+
+class CertificateRejected(EvidenceRejected):
+    """An endorsement certificate that no trusted maker stands behind."""
+
+    code = "certificate-rejected"
+    remedy = "Add the maker's certificates if you trust it; else the TPM cannot be told from a made-up one."
+
+
+class QuoteRejected(EvidenceRejected):
+    """A quote that does not prove the state it claims."""
+
+    code = "quote-rejected"
+
+
+class BadSignature(QuoteRejected):
+    """The signature is not this key's over these bytes, or in a scheme that the key does not have."""
+
+    code = "bad-signature"
+
+
+class NotAQuote(QuoteRejected):
+    """Signed bytes that no TPM made, or that are another kind of attestation."""
+
+    code = "not-a-quote"
+
+
+class WrongNonce(QuoteRejected):
+    """A quote for another challenge, or that vouches for other keys."""
+
+    code = "wrong-nonce"
+
+
+class WrongSelection(QuoteRejected):
+    """A quote over other PCRs, or another bank, than were asked for."""
+
+    code = "wrong-selection"
+
+
+class PcrMismatch(QuoteRejected):
+    """PCR values that do not hash to the signed digest."""
+
+    code = "pcr-mismatch"
+
+
+class ClockWentBack(QuoteRejected):
+    """A quote from before one already accepted."""
+
+    code = "clock-went-back"
+
+
+class LogRejected(EvidenceRejected):
+    """A log that does not replay to the quoted values, or breaks the rules of its kind."""
+
+    code = "log-rejected"
+
+
+class ReferenceRejected(EvidenceRejected):
+    """A manifest that too few trusted keys signed, that is expired, older than one seen, or for other machines."""
+
+    code = "reference-rejected"
+    remedy = "Get the current manifest from its publisher, or have it signed by the keys the policy names."
+
+
+class PayloadRejected(EvidenceRejected):
+    """A share, tag or payload box that does not open with the key given."""
+
+    code = "payload-rejected"
+    remedy = "The key or the box is another one's; ask for both again, never try keys in turn."

@@ -1,0 +1,54 @@
+"""What is the most that is read of anything, and why. `docs/input-limits.md` is made from this table.
+
+A limit is checked before the bytes it bounds are parsed or decoded. Each is several times what real machines send, and
+small enough that a stranger who sends the most possible costs little.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that is accepted of something."""
+
+    most: int
+    unit: str
+    reason: str
+
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+TPM_STRUCTURE_BYTES: Final = Limit(4 * KIB, "bytes", "a TPM's largest response is 4 KiB")
+PCR_SELECTIONS: Final = Limit(16, "banks", "TPM2_NUM_PCR_BANKS is 16 in the reference implementation")
+PCR_SELECT_BYTES: Final = Limit(4, "bytes", "PC Client TPMs have 24 PCRs, 3 bytes; one more is allowed for")
+CERTIFICATE_BYTES: Final = Limit(16 * KIB, "bytes", "endorsement certificates are 0.7 to 2 KiB")
+CHAIN_CERTIFICATES: Final = Limit(8, "certificates", "makers' chains have 2 to 4")
+MAKER_CERTIFICATES: Final = Limit(2000, "certificates", "all makers' published roots and intermediates are some 500")
+EVENT_LOG_BYTES: Final = Limit(4 * MIB, "bytes", "firmware logs are 15 to 200 KiB; their ACPI area is 64 KiB to 1 MiB")
+EVENT_LOG_EVENTS: Final = Limit(16384, "events", "real logs have 20 to 300")
+EVENT_DATA_BYTES: Final = Limit(MIB, "bytes", "the largest real event, a dbx variable, is some 30 KiB")
+EVENT_LOG_ALGORITHMS: Final = Limit(8, "algorithms", "firmware with five active banks is the most that was seen")
+DEVICE_PATH_NODES: Final = Limit(64, "nodes", "real paths have 2 to 12")
+IMA_LIST_BYTES: Final = Limit(256 * MIB, "bytes", "a million entries of 200 bytes; a busy host has some 50,000")
+IMA_ENTRIES: Final = Limit(2_000_000, "entries", "what the limit on bytes admits at 128 bytes an entry")
+IMA_ENTRY_BYTES: Final = Limit(
+    128 * KIB, "bytes", "a path is at most 4 KiB, a signature 1 KiB, a measured buffer 64 KiB"
+)
+BUNDLE_BYTES: Final = Limit(400 * MIB, "bytes", "the limits on its parts, in base64")
+MANIFEST_BYTES: Final = Limit(256 * MIB, "bytes", "500,000 files of 150 bytes, with room, in base64")
+MANIFEST_MEASUREMENTS: Final = Limit(4096, "measurements", "a firmware with its option ROMs has some 50")
+MANIFEST_FILES: Final = Limit(1_000_000, "files", "a full distribution has some 500,000")
+SIGNATURES: Final = Limit(64, "signatures", "more people than ever sign one manifest")
+REFERENCES: Final = Limit(10_000, "manifests", "a large site has some hundreds")
+POLICY_BYTES: Final = Limit(MIB, "bytes", "a policy names components and rules; files are in manifests")
+POLICY_RULES: Final = Limit(1024, "rules", "real policies have 10 to 50")
+JSON_DEPTH: Final = Limit(16, "levels", "the deepest document of ours has 6")
+FIRMWARE_BYTES: Final = Limit(64 * MIB, "bytes", "firmware flashes are 4 to 64 MiB")
+FIRMWARE_DECOMPRESSED_BYTES: Final = Limit(128 * MIB, "bytes", "volumes unpack to some 3 times their size")
+FIRMWARE_DEPTH: Final = Limit(8, "levels", "volumes in sections in files nest 3 deep in EDK2's builds")
+FIRMWARE_FILES: Final = Limit(8192, "files", "the largest firmware seen has some 800")
+EFI_APPLICATION_BYTES: Final = Limit(1024 * MIB, "bytes", "a unified kernel image with a full root in its initramfs")
+PE_SECTIONS: Final = Limit(96, "sections", "what the Windows loader accepts; EFI applications have 4 to 12")
+PAYLOAD_BYTES: Final = Limit(16 * MIB, "bytes", "keys, peers and a script; images travel otherwise")
