@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from steelyard.evidence.reader import refuse_over
 from steelyard.model.errors import CertificateRejected, MalformedCertificate
@@ -34,10 +33,26 @@ _OID_RSA: Final = bytes.fromhex("06092a864886f70d010101")
 _OID_RSAES_OAEP: Final = bytes.fromhex("06092a864886f70d010107")
 _OID_SUBJECT_ALTERNATIVE_NAME: Final = bytes.fromhex("0603551d11")
 _NULL: Final = b"\x05\x00"
+_PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = b"-----END CERTIFICATE-----"
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
-_WEAK_HASHES: Final = ("md5", "sha1", "sha224")
+_BELIEVED_HASHES: Final = ("sha256", "sha384", "sha512")
+_LEAST_RSA_BITS: Final = 2048
+_LEAST_ECC_BITS: Final = 256
+
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UserWarning,
+)
+"""All that the library raises over hostile bytes. It also warns, of a serial number of 0 or a country of three letters:
+such a certificate is read, and malformed only where warnings are turned into errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +90,35 @@ class Certificate:
         if self.fields.issuer != issuer.fields.subject:
             raise CertificateRejected(doing, expected=f"issuer {self.issuer()}", found=issuer.subject())
         issuer.check_may_issue(doing, now)
-        algorithm = self.fields.signature_hash_algorithm
-        if algorithm is None or algorithm.name in _WEAK_HASHES:
+        issuer.verify_signature(self.fields, self.signed, doing)
+
+    def verify_signature(
+        self, signed: x509.Certificate | x509.CertificateRevocationList, content: bytes, doing: str
+    ) -> None:
+        """Return when this certificate's key signed `content`, as `signed` says how and with what outcome.
+
+        Raises CertificateRejected; for SHA-1 too, and a key that could be computed.
+        """
+        least = _LEAST_RSA_BITS if isinstance(self.key, rsa.RSAPublicKey) else _LEAST_ECC_BITS
+        if self.key.key_size < least:
             raise CertificateRejected(
-                doing, expected="a signature over SHA-256 or better", found=algorithm.name if algorithm else "none"
+                doing, expected=f"an issuer's key of at least {least} bits", found=f"{self.key.key_size}"
             )
-        parameters = self.fields.signature_algorithm_parameters
+        algorithm, parameters = signed.signature_hash_algorithm, signed.signature_algorithm_parameters
+        if algorithm is None or algorithm.name not in _BELIEVED_HASHES:
+            raise CertificateRejected(
+                doing, expected="a signature over SHA-256, -384 or -512", found=algorithm.name if algorithm else "none"
+            )
         try:
-            if isinstance(issuer.key, rsa.RSAPublicKey) and isinstance(parameters, (padding.PKCS1v15, padding.PSS)):
-                issuer.key.verify(self.fields.signature, self.signed, parameters, algorithm)
-            elif isinstance(issuer.key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
-                issuer.key.verify(self.fields.signature, self.signed, parameters)
+            if isinstance(self.key, rsa.RSAPublicKey) and isinstance(parameters, (padding.PKCS1v15, padding.PSS)):
+                self.key.verify(signed.signature, content, parameters, algorithm)
+            elif isinstance(self.key, ec.EllipticCurvePublicKey) and isinstance(parameters, ec.ECDSA):
+                self.key.verify(signed.signature, content, parameters)
             else:
                 raise CertificateRejected(
                     doing, expected="a signature in a scheme of the issuer's key", found=type(parameters).__name__
                 )
-        except InvalidSignature as error:
+        except (InvalidSignature, UnsupportedAlgorithm) as error:
             raise CertificateRejected(
                 doing, expected="a signature by the issuer's key", found="one that does not verify"
             ) from error
@@ -132,48 +160,48 @@ def parse_certificate(data: bytes) -> Certificate:
     """Return the certificate in `data`: DER or PEM, padded or not. Raises MalformedCertificate, TooLarge."""
     refuse_over(CERTIFICATE_BYTES, len(data), _DOING)
     oddities = []
-    if data.lstrip().startswith(b"-----BEGIN"):
-        try:
-            data = x509.load_pem_x509_certificate(data).public_bytes(Encoding.DER)
-        except ValueError:
-            data = _pem_content(data)
+    if data.lstrip().startswith(_PEM_BEGIN):
+        data = _pem_content(data)
     encoded = _without_padding(data)
     if len(encoded) < len(data):
         oddities.append(f"{len(data) - len(encoded)} bytes of padding")
+    signed = _signed_content(encoded)
     try:
-        fields = x509.load_der_x509_certificate(encoded)
-        key = fields.public_key()
-        _read_all(fields)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        fields, key = _read_fields(encoded)
+    except UNREADABLE as error:
         oddities.append(printable(str(error)))
-        fields, key = _parse_mended(encoded)
+        fields, key = _read_mended(encoded)
     if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
         raise MalformedCertificate(_DOING, expected="an RSA or ECC key", found=type(key).__name__)
-    return Certificate(fields, encoded, _first_element(encoded), key, tuple(oddities))
+    return Certificate(fields, encoded, signed, key, tuple(oddities))
 
 
-def _parse_mended(encoded: bytes) -> tuple[x509.Certificate, CertificatePublicKeyTypes]:
+def _read_mended(encoded: bytes) -> tuple[x509.Certificate, CertificatePublicKeyTypes]:
     try:
-        fields = x509.load_der_x509_certificate(_mend(encoded, 0))
-        _read_all(fields)
-        return fields, fields.public_key()
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        return _read_fields(_mend(encoded, 0))
+    except UNREADABLE as error:
         raise MalformedCertificate(_DOING, expected="an X.509 certificate", found=str(error)) from error
 
 
-def _read_all(fields: x509.Certificate) -> None:
+def _read_fields(encoded: bytes) -> tuple[x509.Certificate, CertificatePublicKeyTypes]:
     """Read now what the library reads when first asked, so that nothing malformed is met later."""
+    fields = x509.load_der_x509_certificate(encoded)
     _ = (fields.subject, fields.issuer, fields.extensions, fields.not_valid_before_utc, fields.not_valid_after_utc)
     _ = (fields.signature_hash_algorithm, fields.signature_algorithm_parameters)
+    return fields, fields.public_key()
 
 
 def _pem_content(data: bytes) -> bytes:
-    """Return the DER of the first certificate in a PEM whose content the library finds odd."""
+    """Return the DER in a PEM file; a second certificate in it would be passed over, and is refused instead."""
+    body, end, rest = data.lstrip().removeprefix(_PEM_BEGIN).partition(_PEM_END)
+    if not end or rest.strip():
+        raise MalformedCertificate(
+            _DOING, expected="one certificate in PEM", found="more behind it" if end else "no line that ends it"
+        )
     try:
-        body = data.split(b"-----BEGIN CERTIFICATE-----", 1)[1].split(b"-----END CERTIFICATE-----", 1)[0]
         return base64.b64decode(b"".join(body.split()), validate=True)
-    except (IndexError, ValueError) as error:
-        raise MalformedCertificate(_DOING, expected="a PEM certificate", found=str(error)) from error
+    except ValueError as error:
+        raise MalformedCertificate(_DOING, expected="base64 in PEM", found=str(error)) from error
 
 
 def _header(data: bytes, at: int) -> tuple[int, int, int]:
@@ -181,18 +209,21 @@ def _header(data: bytes, at: int) -> tuple[int, int, int]:
 
     Lengths must be definite and shortest (DER); tags above 30 do not occur in certificates.
     """
-    wrong = MalformedCertificate(_DOING, expected="DER", found=f"an element that is not, at offset {at}")
     if at + 2 > len(data) or data[at] & 0x1F == 0x1F:
-        raise wrong
+        raise _not_der(at)
     length, start = data[at + 1], at + 2
     if length >= 0x80:
         size = length & 0x7F
         length, start = int.from_bytes(data[start : start + size]), start + size
         if not 1 <= size <= 3 or length < 0x80 or length < 1 << 8 * (size - 1):
-            raise wrong
+            raise _not_der(at)
     if start + length > len(data):
-        raise wrong
+        raise _not_der(at)
     return data[at], start, start + length
+
+
+def _not_der(at: int) -> MalformedCertificate:
+    return MalformedCertificate(_DOING, expected="DER", found=f"an element that is not, at offset {at}")
 
 
 def _without_padding(data: bytes) -> bytes:
@@ -205,30 +236,42 @@ def _without_padding(data: bytes) -> bytes:
     return data[:end]
 
 
-def _first_element(encoded: bytes) -> bytes:
-    """Return the TBSCertificate, the first element of the certificate's sequence."""
-    _, start, _ = _header(encoded, 0)
-    _, _, end = _header(encoded, start)
-    return encoded[start:end]
+def _signed_content(encoded: bytes) -> bytes:
+    """Return the TBSCertificate as the issuer signed it.
+
+    The algorithm that stands beside the signature, where anyone can change it, must be the one inside.
+    Source: RFC 5280, section 4.1.1.2.
+    """
+    parts = list(_children(encoded))
+    if len(parts) != 3:
+        raise MalformedCertificate(_DOING, expected="content, algorithm, signature", found=f"{len(parts)} parts")
+    content, algorithm, _ = parts
+    # Behind the serial number, which a version may precede.
+    if algorithm not in list(_children(content))[1:3]:
+        raise MalformedCertificate(_DOING, expected="the same algorithm beside and under the signature", found="two")
+    return content
 
 
-def _children(data: bytes, start: int, end: int) -> Iterator[bytes]:
+def _children(element: bytes) -> Iterator[bytes]:
+    _, start, end = _header(element, 0)
     while start < end:
-        _, _, stop = _header(data, start)
+        _, _, stop = _header(element, start)
         if stop > end:
             raise MalformedCertificate(_DOING, expected="an element inside its parent", found="one that runs past it")
-        yield data[start:stop]
+        yield element[start:stop]
         start = stop
 
 
 def _mend(element: bytes, depth: int) -> bytes:
     """Return the element as strict DER would have it: members of sets in order, OAEP keys named as RSA keys."""
-    tag, start, end = _header(element, 0)
+    tag, _, end = _header(element, 0)
+    if end != len(element):
+        raise _not_der(end)
     if not tag & _CONSTRUCTED:
         return element
     if depth > _DEPTH:
         raise MalformedCertificate(_DOING, expected=f"at most {_DEPTH} levels", found="deeper nesting")
-    children = [_mend(child, depth + 1) for child in _children(element, start, end)]
+    children = [_mend(child, depth + 1) for child in _children(element)]
     if tag == _SET:
         children.sort()
     if tag == _SEQUENCE and children:

@@ -3,6 +3,7 @@
 Source: TCG EK Credential Profile 2.5, section 3.2 (fields); TCG registry of TPM vendor identifiers.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,8 @@ from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.certificate import Certificate
 from steelyard.evidence.tpm.keys import AttestationKey, EndorsementKey
-from steelyard.model.errors import CertificateRejected, MalformedCertificate
+from steelyard.evidence.tpm.revocation import RevocationList
+from steelyard.model.errors import CertificateRejected
 from steelyard.model.limits import CHAIN_CERTIFICATES, MAKER_CERTIFICATES
 from steelyard.model.text import printable
 
@@ -66,12 +68,12 @@ class MakerTrust:
     """Whom to believe about TPMs.
 
     anchors      certificates the operator trusts as such: roots, or intermediates whose root is not to be had.
-    revocations  current lists of the anchors or of intermediates; an authority with a list here must not be past it.
+    revocations  lists of anchors and intermediates; an authority that has one here is believed while it is current.
     demands      what every endorsement certificate must have.
     """
 
     anchors: tuple[Certificate, ...]
-    revocations: tuple[x509.CertificateRevocationList, ...]
+    revocations: tuple[RevocationList, ...]
     demands: frozenset[Demand]
 
 
@@ -134,10 +136,13 @@ def _check_same_key(certificate: Certificate, key: rsa.RSAPublicKey | ec.Ellipti
 def verify_chain(
     leaf: Certificate, intermediates: Collection[Certificate], trust: MakerTrust, now: datetime
 ) -> tuple[Certificate, ...]:
-    """Return the certificates from `leaf` to the first anchor that is reached, each verified against the next.
+    """Return the certificates from `leaf` to the anchor that is reached first, each verified against the next.
 
-    Depth first over issuers with the right name, at most CHAIN_CERTIFICATES deep; why the last candidate failed is
-    told when none holds. Raises CertificateRejected.
+    Shortest first, and no certificate is reached twice: a short chain keeps every path length that a longer one keeps,
+    no loop or dead end hides the good chain, and what a stranger sends along costs at most one signature a pair. When
+    no chain holds, why the last candidate failed is told.
+
+    Raises CertificateRejected; TooLarge for more than CHAIN_CERTIFICATES intermediates, which bounds the chain too.
     """
     doing = f"building a chain from {leaf.subject()}"
     refuse_over(MAKER_CERTIFICATES, len(trust.anchors), doing)
@@ -147,43 +152,48 @@ def verify_chain(
         raise CertificateRejected(doing, expected="a key's certificate", found="a certification authority's")
     leaf.check_valid_at(now, doing)
     _check_critical(leaf, doing)
-    chain: tuple[Certificate, ...] = (leaf,)
-    while len(chain) <= CHAIN_CERTIFICATES.most:
-        issuer, is_anchor = _find_issuer(chain, intermediates, trust, now)
-        chain = (*chain, issuer)
-        if is_anchor:
-            return chain
-    raise CertificateRejected(
-        doing, expected=f"a chain of at most {CHAIN_CERTIFICATES.most}", found="a longer one, or a loop"
-    )
-
-
-def _find_issuer(
-    chain: tuple[Certificate, ...], intermediates: Collection[Certificate], trust: MakerTrust, now: datetime
-) -> tuple[Certificate, bool]:
-    """Return who issued the last of `chain`, and whether that is an anchor; anchors are tried first."""
-    subject = chain[-1]
-    failures = []
-    for is_anchor, candidates in ((True, trust.anchors), (False, intermediates)):
-        for candidate in candidates:
-            if candidate.fields.subject != subject.fields.issuer:
+    anchors = {anchor.encoded for anchor in trust.anchors}
+    reached = {leaf.encoded}
+    waiting: deque[tuple[Certificate, ...]] = deque([(leaf,)])
+    failure = CertificateRejected(doing, expected="a chain to a trusted maker", found="a loop")
+    while waiting:
+        chain = waiting.popleft()
+        named = [issuer for issuer in (*trust.anchors, *intermediates) if _is_named(issuer, chain[-1])]
+        if not named:
+            failure = CertificateRejected(
+                doing,
+                expected=f"the certificate of {chain[-1].issuer()} among the trusted makers'",
+                found="none of that name",
+            )
+        for issuer in named:
+            if issuer.encoded in reached:
                 continue
             try:
-                subject.verify_issued_by(candidate, now)
-                _check_critical(candidate, f"taking {candidate.subject()} as an issuer")
-                _check_path_length(candidate, len(chain) - 1)
-                _check_not_revoked(subject, candidate, trust.revocations, now)
+                _check_issued(chain, issuer, trust.revocations, now)
             except CertificateRejected as error:
-                failures.append(error)
-            else:
-                return candidate, is_anchor
-    if failures:
-        raise failures[-1]
-    raise CertificateRejected(
-        f"building a chain from {chain[0].subject()}",
-        expected=f"the certificate of {subject.issuer()} among the trusted makers'",
-        found="none of that name",
-    )
+                failure = error
+                continue
+            if issuer.encoded in anchors:
+                return (*chain, issuer)
+            reached.add(issuer.encoded)
+            waiting.append((*chain, issuer))
+    raise failure
+
+
+def _is_named(issuer: Certificate, subject: Certificate) -> bool:
+    return issuer.fields.subject == subject.fields.issuer
+
+
+def _check_issued(
+    chain: tuple[Certificate, ...], issuer: Certificate, revocations: tuple[RevocationList, ...], now: datetime
+) -> None:
+    """Return when `issuer` may stand behind the last of `chain`. Raises CertificateRejected."""
+    subject = chain[-1]
+    subject.verify_issued_by(issuer, now)
+    _check_critical(issuer, f"taking {issuer.subject()} as an issuer")
+    _check_path_length(issuer, len(chain) - 1)
+    for revocation in revocations:
+        revocation.check_not_revoked(subject, issuer, now)
 
 
 def _check_path_length(issuer: Certificate, authorities_below: int) -> None:
@@ -201,31 +211,6 @@ def _check_critical(certificate: Certificate, doing: str) -> None:
         if extension.critical and extension.oid not in _UNDERSTOOD:
             raise CertificateRejected(
                 doing, expected="critical extensions that are understood", found=extension.oid.dotted_string
-            )
-
-
-def _check_not_revoked(
-    certificate: Certificate,
-    issuer: Certificate,
-    revocations: tuple[x509.CertificateRevocationList, ...],
-    now: datetime,
-) -> None:
-    doing = f"looking up whether {certificate.subject()} is revoked"
-    for revocation in revocations:
-        if revocation.issuer != issuer.fields.subject:
-            continue
-        if not revocation.is_signature_valid(issuer.key):
-            raise CertificateRejected(doing, expected="a list signed by the issuer", found="one that is not")
-        end = revocation.next_update_utc
-        if end is None or not revocation.last_update_utc <= now <= end:
-            # An attacker who can hold back the list would otherwise undo every revocation.
-            raise CertificateRejected(doing, expected="a current revocation list", found=f"one that ended at {end}")
-        entry = revocation.get_revoked_certificate_by_serial_number(certificate.fields.serial_number)
-        if entry is not None:
-            raise CertificateRejected(
-                doing,
-                expected="a certificate in force",
-                found=f"one revoked at {entry.revocation_date_utc.isoformat()}",
             )
 
 
@@ -269,13 +254,3 @@ def _vendor(written: str | None) -> str | None:
         return printable(bytes.fromhex(written[3:]).rstrip(b"\x00 "))
     except ValueError:
         return written
-
-
-def parse_revocation_list(data: bytes) -> x509.CertificateRevocationList:
-    """Return the revocation list in `data`, DER or PEM. Raises MalformedCertificate."""
-    try:
-        if data.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_crl(data)
-        return x509.load_der_x509_crl(data)
-    except ValueError as error:
-        raise MalformedCertificate("reading a revocation list", expected="an X.509 CRL", found=str(error)) from error

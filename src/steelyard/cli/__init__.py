@@ -1,0 +1,1 @@
+"""The command line: it reads files, asks the core, and shows what it said. It decides nothing."""
