@@ -70,7 +70,7 @@ def pe_image(
     if certificates:
         pack_into("<II", optional, fixed + 32, header_bytes + len(body), len(certificates))
     dos = b"MZ" + bytes(0x3A) + pack("<I", 0x40)
-    coff = b"PE\0\0" + pack("<HHIIIHH", 0x8664, len(sections), 0, 0, 0, optional_bytes, 0)
+    coff = b"PE\0\0" + pack("<HHIIIHH", 0x14C if magic == PE32 else 0x8664, len(sections), 0, 0, 0, optional_bytes, 0)
     return (dos + coff + optional + table).ljust(header_bytes, b"\0") + body + certificates
 
 

@@ -3,13 +3,12 @@
 Works on a replayed log, by PCR, digest and what the digest covers; the claimed type of an event is never asked for.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
-from steelyard.evidence.compiled_policy import CompiledPolicy, Slot
+from steelyard.evidence.compiled_policy import CompiledPolicy
 from steelyard.evidence.eventlog.content import (
     Committed,
     CommittedData,
@@ -27,6 +26,7 @@ from steelyard.evidence.eventlog.variables import parse_boot_order, parse_load_o
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.glob import matches_text
 from steelyard.evidence.policy import (
+    AcceptedComponent,
     AnythingMatch,
     BootOrderMatch,
     LoadOptionMatch,
@@ -39,6 +39,7 @@ from steelyard.evidence.policy import (
 )
 from steelyard.evidence.reference.manifest import Manifest
 from steelyard.evidence.reference.measurement import Presence
+from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import Malformed
 from steelyard.model.text import printable
 
@@ -97,112 +98,109 @@ def judge_boot(log: ReplayedLog, compiled: CompiledPolicy) -> BootAppraisal:
     components = []
     explained: set[int] = set()
     for component, accepted in compiled.policy.components.items():
-        found, wrong = _judge_component(
-            hits.get(component, {}),
-            compiled.manifests.get(component, ()),
-            component,
-            accepted.requirement,
-            accepted.at_most,
-        )
+        own = hits.get(component, [])
+        found, wrong = _judge_component(own, compiled.manifests.get(component, ()), accepted, log.bank)
         findings += wrong
-        explained.update(hit.event for group in hits.get(component, {}).values() for hit in group if wrong)
         if found is not None:
             components.append(found)
             explained.update(found.events)
+        elif wrong:
+            # What it lacks is said; that its other events are then nobody's goes without saying.
+            explained.update(hit.event for group in own for hit in group.hits)
     varied, unknown = _judge_rest([event for event in log.events if event.number not in explained], log, compiled)
     return BootAppraisal(tuple(components), varied, (*findings, *unknown))
 
 
 @dataclass(frozen=True, slots=True)
 class _Hit:
-    """An event that has the digest of a measurement."""
+    """An event that has the digest of a measurement; `position` is the measurement's in its manifest."""
 
     event: int
-    slot: Slot
+    pcr: int
+    position: int
 
 
-Hits = Mapping[int, Sequence[_Hit]]
-"""Per manifest (by identity: its place among the component's accepted ones)."""
+class _Hits:
+    """The events that have digests of one manifest, in the log's order, each told off to one of its measurements."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.times: Counter[int] = Counter()
+        self.hits: list[_Hit] = []
+
+    def add(self, event: Event, positions: Sequence[int]) -> None:
+        """Tell an event off to the measurement that lacks one most: two of one component may have the same digest."""
+        position = min(positions, key=lambda place: (self.times[place], place))
+        self.times[position] += 1
+        self.hits.append(_Hit(event.number, event.pcr, position))
 
 
-def _find_hits(log: ReplayedLog, compiled: CompiledPolicy) -> dict[str, dict[int, list[_Hit]]]:
-    """Return, per component and manifest, the events that have one of its digests, in the log's order."""
-    hits: dict[str, dict[int, list[_Hit]]] = {}
+def _find_hits(log: ReplayedLog, compiled: CompiledPolicy) -> dict[str, list[_Hits]]:
+    """Return, per component, what of each accepted manifest is in the log, newest version first."""
+    found: dict[int, _Hits] = {}
     slots, bank = compiled.slots, log.bank
     for event in log.events:
         for slot in slots.get((event.pcr, event.digests[bank]), ()):
-            hits.setdefault(slot.manifest.component, {}).setdefault(id(slot.manifest), []).append(
-                _Hit(event.number, slot)
-            )
-    return hits
+            hits = found.get(id(slot.manifest))
+            if hits is None:
+                hits = found[id(slot.manifest)] = _Hits(slot.manifest)
+            hits.add(event, slot.positions)
+    return {
+        component: [found[id(manifest)] for manifest in manifests if id(manifest) in found]
+        for component, manifests in compiled.manifests.items()
+    }
 
 
 def _judge_component(
-    hits: Hits, manifests: Sequence[Manifest], component: str, requirement: Requirement, at_most: int
+    found: Sequence[_Hits], manifests: Sequence[Manifest], accepted: AcceptedComponent, bank: HashAlgorithm
 ) -> tuple[FoundComponent | None, list[Finding]]:
     """Return the newest manifest that is there completely, else what the closest one lacks."""
-    closest: tuple[int, Manifest, list[Finding]] | None = None
-    for manifest in manifests:
-        own = hits.get(id(manifest), ())
-        if not own:
-            continue
-        wrong = _what_is_wrong(own, manifest, at_most)
+    closest: tuple[int, list[Finding]] | None = None
+    for hits in found:
+        wrong = _what_is_wrong(hits, accepted.at_most, bank)
         if not wrong:
-            return FoundComponent(manifest, tuple(hit.event for hit in own)), []
-        if closest is None or len(own) > closest[0]:
-            closest = (len(own), manifest, wrong)
+            return FoundComponent(hits.manifest, tuple(hit.event for hit in hits.hits)), []
+        if closest is None or len(hits.hits) > closest[0]:
+            closest = (len(hits.hits), wrong)
     if closest is not None:
-        return None, closest[2]
-    if requirement is Requirement.OPTIONAL:
+        return None, closest[1]
+    if accepted.requirement is Requirement.OPTIONAL:
         return None, []
-    return None, [
-        Finding(
-            Reason.MISSING_MEASUREMENT,
-            "the whole log",
-            component,
-            "one of " + ", ".join(manifest.version.text for manifest in manifests)
-            if manifests
-            else "an accepted reference for it; none was given",
-            "nothing that it measures",
-        )
-    ]
+    if not manifests:
+        wanted, got = "an accepted reference for it", "none: it cannot be told from anything else"
+    else:
+        wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
+        got = "nothing that any of them measures"
+    return None, [Finding(Reason.MISSING_MEASUREMENT, "the whole log", accepted.component, wanted, got)]
 
 
-def _what_is_wrong(own: Sequence[_Hit], manifest: Manifest, at_most: int) -> list[Finding]:
+def _what_is_wrong(found: _Hits, at_most: int, bank: HashAlgorithm) -> list[Finding]:
+    manifest = found.manifest
     subject = f"{manifest.component} {manifest.version.text}"
-    times = Counter(hit.slot.position for hit in own)
     findings = []
     for position, measurement in enumerate(manifest.measurements):
-        where = f"PCR {measurement.pcr}"
-        if times[position] == 0 and measurement.presence is Presence.ALWAYS:
-            findings.append(Finding(Reason.MISSING_MEASUREMENT, where, subject, measurement.what, "no such event"))
-        elif times[position] > at_most:
+        where, times = f"PCR {measurement.pcr}", found.times[position]
+        wanted = f"{measurement.what}, {bank.label} {measurement.digests[bank].hex()}"
+        if times == 0 and measurement.presence is Presence.ALWAYS:
+            findings.append(Finding(Reason.MISSING_MEASUREMENT, where, subject, wanted, "no such event"))
+        elif times > at_most:
             findings.append(
-                Finding(
-                    Reason.TOO_OFTEN,
-                    where,
-                    subject,
-                    f"{measurement.what} at most {at_most} times",
-                    f"{times[position]}",
-                )
+                Finding(Reason.TOO_OFTEN, where, subject, f"{wanted}, at most {at_most} times", f"{times} times")
             )
-    if at_most == 1:
-        by_pcr = defaultdict(list)
-        for hit in own:
-            by_pcr[hit.slot.measurement.pcr].append(hit)
-        for pcr, in_order in by_pcr.items():
-            for before, after in pairwise(in_order):
-                if after.slot.position <= before.slot.position:
-                    findings.append(
-                        Finding(
-                            Reason.OUT_OF_ORDER,
-                            f"PCR {pcr}, event {after.event}",
-                            subject,
-                            f"{after.slot.measurement.what} before {before.slot.measurement.what}",
-                            "after it",
-                        )
-                    )
+    if max(found.times.values()) == 1:
+        findings += _out_of_order(found, subject)
     return findings
+
+
+def _out_of_order(found: _Hits, subject: str) -> Iterator[Finding]:
+    last: dict[int, _Hit] = {}
+    for hit in found.hits:
+        before = last.get(hit.pcr)
+        if before is not None and hit.position < before.position:
+            what = [found.manifest.measurements[place.position].what for place in (hit, before)]
+            where = f"PCR {hit.pcr}, event {hit.event}"
+            yield Finding(Reason.OUT_OF_ORDER, where, subject, f"{what[0]} before {what[1]}", "after it")
+        last[hit.pcr] = hit
 
 
 def _judge_rest(

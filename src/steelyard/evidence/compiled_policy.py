@@ -14,22 +14,16 @@ from steelyard.evidence.ima.signatures import file_signing_key
 from steelyard.evidence.policy import AcceptedComponent, Policy, RuntimeRules, Standing
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.manifest import Manifest, Reference
-from steelyard.evidence.reference.measurement import Measurement
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.limits import REFERENCES
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One measurement of one accepted manifest; `position` counts the manifest's measurements from 0."""
+    """What one accepted manifest says about one PCR and digest: the positions of its measurements that have it."""
 
     manifest: Manifest
-    position: int
-
-    @property
-    def measurement(self) -> Measurement:
-        """What is measured there."""
-        return self.manifest.measurements[self.position]
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class NotAccepted:
 class CompiledPolicy:
     """What every check looks up. Only `compile_policy` makes it.
 
-    slots         what may be measured: PCR and digest -> measurements of accepted manifests, newest version first.
+    slots         what may be measured: PCR and digest -> the accepted manifests that say so.
     not_accepted  what is known and not good, by the same key; only to name it in a finding.
     manifests     accepted manifests per component, newest version first.
     runtime       what may run; None when the policy has no run-time rules.
@@ -85,9 +79,11 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
     for accepted in manifests.values():
         accepted.sort(key=lambda manifest: manifest.version, reverse=True)
         for manifest in accepted:
+            positions: dict[tuple[int, bytes], list[int]] = defaultdict(list)
             for position, measurement in enumerate(manifest.measurements):
-                if bank in measurement.digests:
-                    slots[measurement.pcr, measurement.digests[bank]].append(Slot(manifest, position))
+                positions[measurement.pcr, measurement.digests[bank]].append(position)
+            for place, found in positions.items():
+                slots[place].append(Slot(manifest, tuple(found)))
     return CompiledPolicy(
         policy=policy,
         slots={place: tuple(found) for place, found in slots.items()},
@@ -160,6 +156,9 @@ def _why_not(
     why = _version_why_not(manifest, accepted)
     if why is not None:
         return why
+    for measurement in manifest.measurements:
+        if policy.selection.bank not in measurement.digests:
+            return f"it has no {policy.selection.bank.label} digest of {measurement.what}"
     issues = latest[_issue_of(manifest)]
     if manifest.serial < issues[0].serial:
         return f"issue {issues[0].serial} about this version supersedes this one, {manifest.serial}"

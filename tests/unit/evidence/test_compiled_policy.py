@@ -7,6 +7,7 @@ import pytest
 
 from steelyard.evidence.compiled_policy import compile_policy
 from steelyard.evidence.reference.manifest import Origin
+from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.version import Version
 from steelyard.model.algorithms import HashAlgorithm
 from tests.unit.evidence.samples import NOW, component, digests, manifest, measurement, policy, reference
@@ -17,13 +18,21 @@ VOLUME = (0, digests(b"volume")[HashAlgorithm.SHA256])
 def test_an_accepted_reference_is_looked_up_by_pcr_and_digest() -> None:
     compiled = compile_policy(policy(), [reference(manifest())], NOW)
     (slot,) = compiled.slots[VOLUME]
-    assert slot.measurement.what == "volume"
+    assert slot.manifest.measurements[0].what == "volume"
+    assert slot.positions == (0,)
     assert compiled.refused == ()
 
 
 def test_digests_of_another_bank_are_not_looked_up() -> None:
     compiled = compile_policy(policy(bank="sha384"), [reference(manifest())], NOW)
     assert list(compiled.slots) == [(0, digests(b"volume")[HashAlgorithm.SHA384])]
+
+
+def test_a_reference_that_lacks_the_banks_digest_of_anything_does_not_count() -> None:
+    other = Measurement(4, "loader", Presence.ALWAYS, {HashAlgorithm.SHA384: bytes(48)})
+    compiled = compile_policy(policy(), [reference(manifest(measurement(0, b"volume"), other))], NOW)
+    assert compiled.slots == {}
+    assert "no sha256 digest of loader" in compiled.refused[0].why
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,7 @@ def test_a_later_issue_about_the_same_version_supersedes_the_earlier() -> None:
     old, new = manifest(serial=1), manifest(measurement(0, b"corrected"), serial=2)
     for order in ([old, new], [new, old]):
         compiled = compile_policy(policy(), [reference(one) for one in order], NOW)
-        assert [slot.measurement.what for slots in compiled.slots.values() for slot in slots] == ["corrected"]
+        assert list(compiled.slots) == [(0, digests(b"corrected")[HashAlgorithm.SHA256])]
         assert "supersedes" in compiled.refused[0].why
 
 

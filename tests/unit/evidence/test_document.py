@@ -84,7 +84,9 @@ def test_base64_is_standard_and_padded(value: str) -> None:
         read(f'{{"a": "{value}"}}').base64("a")
 
 
-@pytest.mark.parametrize("text", ["2026-11-24", "2026-11-24T12:00:00", "2026-11-24T12:00:00+01:00", "2026-13-24T12:00:00Z"])
+@pytest.mark.parametrize(
+    "text", ["2026-11-24", "2026-11-24T12:00:00", "2026-11-24T12:00:00+01:00", "2026-13-24T12:00:00Z"]
+)
 def test_a_time_is_in_utc_and_whole(text: str) -> None:
     with pytest.raises(WrongUse, match="2026-11-24T12:00:00Z"):
         parse_time(text)

@@ -16,7 +16,8 @@ def test_a_star_stands_for_any_run_of_letters_and_nothing_else_is_special(patter
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text"), [("a.c", "abc"), ("[ab]", "a"), ("a?", "ab"), ("abc", "abcd"), ("abc", "xabc"), ("ab*ba", "aba")]
+    ("pattern", "text"),
+    [("a.c", "abc"), ("[ab]", "a"), ("a?", "ab"), ("abc", "abcd"), ("abc", "xabc"), ("ab*ba", "aba")],
 )
 def test_a_pattern_matches_no_more_than_it_says(pattern: str, text: str) -> None:
     assert not matches_text(pattern, text)

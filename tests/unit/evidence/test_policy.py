@@ -77,7 +77,7 @@ def test_no_field_of_a_component_has_a_default(field: str) -> None:
         {"runtime": RUNTIME},
         {"pcrs": [0, 1, 10]},
         {"pcrs": [0, 1, 10], "runtime": {**RUNTIME, "surprise": 1}},
-        {"pcrs": [0, 1, 10], "runtime": {**RUNTIME, "exclude": [{"path": "/tmp/**"}]}},
+        {"pcrs": [0, 1, 10], "runtime": {**RUNTIME, "exclude": [{"path": "/srv/**"}]}},
     ],
 )
 def test_a_policy_with_a_wrong_field_is_malformed(changes: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.identifiers import TpmAlg, TpmaObject
-from steelyard.evidence.tpm.public import Scheme, TpmtPublic
+from steelyard.evidence.tpm.public import DEFAULT_EXPONENT, RSA_BITS, Scheme, TpmtPublic
 from steelyard.evidence.tpm.signature import EcdsaSignature, TpmtSignature, parse_tpmt_signature
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import BadSignature, KeyRejected, MalformedKey
@@ -206,11 +206,12 @@ def parse_signing_key_pem(data: bytes, scheme: TpmAlg, hash_algorithm: HashAlgor
     doing = "reading a public key in PEM"
     key = _load_pem(data)
     if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < 2048 or key.public_numbers().e < 65537:
+        exponent = key.public_numbers().e
+        if key.key_size not in RSA_BITS or not DEFAULT_EXPONENT <= exponent < 1 << 32:
             raise KeyRejected(
                 doing,
-                expected="RSA of 2048 bits or more, exponent 65537 or more",
-                found=f"{key.key_size} bits, exponent {key.public_numbers().e}",
+                expected=f"RSA of {RSA_BITS} bits with an exponent of 65537 or more, 32 bits at most",
+                found=f"{key.key_size} bits, exponent {exponent}",
             )
     elif not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(
         key.curve, (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)

@@ -11,7 +11,7 @@ from steelyard.model.errors import WrongUse
 
 NONCE_BYTES: Final = 32
 LONGEST_QUALIFYING_BYTES: Final = 64
-"""TPM2B_DATA holds a TPMT_HA without its algorithm: SHA-512 is the largest."""
+"""A SHA-512 digest. TPM2B_DATA has room for a TPMT_HA, two bytes more."""
 
 _CONTEXT: Final = b"steelyard quote 1\x00"
 _ABSENT: Final = bytes(32)

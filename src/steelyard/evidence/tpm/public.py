@@ -23,8 +23,8 @@ from steelyard.model.errors import KeyRejected, MalformedTpmStructure
 from steelyard.model.limits import TPM_STRUCTURE_BYTES
 
 _DOING: Final = "reading TPMT_PUBLIC"
-_RSA_BITS: Final = (2048, 3072, 4096)
-_DEFAULT_EXPONENT: Final = 65537
+RSA_BITS: Final = (2048, 3072, 4096)
+DEFAULT_EXPONENT: Final = 65537
 """What exponent 0 stands for. Source: section 12.2.3.5."""
 
 _SCHEMES_WITH_HASH: Final = (TpmAlg.RSASSA, TpmAlg.RSAPSS, TpmAlg.OAEP, TpmAlg.ECDSA, TpmAlg.ECDH)
@@ -68,12 +68,12 @@ class RsaParameters:
 
     def public_key(self) -> rsa.RSAPublicKey:
         """Return the key for use. Raises KeyRejected for a modulus or exponent that no sound key has."""
-        exponent = self.exponent or _DEFAULT_EXPONENT
+        exponent = self.exponent or DEFAULT_EXPONENT
         modulus = int.from_bytes(self.modulus)
-        if exponent < _DEFAULT_EXPONENT or exponent % 2 == 0 or modulus.bit_length() != self.key_bits:
+        if exponent < DEFAULT_EXPONENT or exponent % 2 == 0 or modulus.bit_length() != self.key_bits:
             raise KeyRejected(
                 "taking an RSA key",
-                expected=f"a {self.key_bits}-bit modulus and an odd exponent of at least {_DEFAULT_EXPONENT}",
+                expected=f"a {self.key_bits}-bit modulus and an odd exponent of at least {DEFAULT_EXPONENT}",
                 found=f"{modulus.bit_length()} bits, exponent {exponent}",
             )
         try:
@@ -145,7 +145,12 @@ class TpmtPublic:
         )
 
     def name(self) -> bytes:
-        """Return the Name: nameAlg (2 bytes, big-endian) and the hash of the whole public area."""
+        """Return the Name: nameAlg (2 bytes, big-endian) and the hash of the whole public area.
+
+        Raises KeyRejected where the hash cannot be computed (SM3).
+        """
+        if not self.name_algorithm.computable:
+            raise KeyRejected("computing a Name", expected="a hash of the SHA family", found=self.name_algorithm.label)
         return self.name_algorithm.tpm_id.to_bytes(2) + self.name_algorithm.digest(self.to_bytes())
 
 
@@ -216,8 +221,8 @@ def _read_rsa(reader: BigEndianReader) -> RsaParameters:
     scheme = _read_scheme(reader, (TpmAlg.RSASSA, TpmAlg.RSAPSS, TpmAlg.RSAES, TpmAlg.OAEP))
     key_bits, exponent = reader.u16("keyBits"), reader.u32("exponent")
     modulus = reader.sized("unique")
-    if key_bits not in _RSA_BITS or len(modulus) != key_bits // 8:
-        raise reader.wrong(f"RSA of {_RSA_BITS} bits with a modulus as long", f"{key_bits} bits, {len(modulus)} bytes")
+    if key_bits not in RSA_BITS or len(modulus) != key_bits // 8:
+        raise reader.wrong(f"RSA of {RSA_BITS} bits with a modulus as long", f"{key_bits} bits, {len(modulus)} bytes")
     return RsaParameters(symmetric, scheme, key_bits, exponent, modulus)
 
 

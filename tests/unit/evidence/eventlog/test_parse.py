@@ -189,7 +189,9 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
         "with the size of its digests",
     ),
     "a header of another major version": (
-        sha1_event(0, EventType.EV_NO_ACTION, spec_id([(_SHA256, 32)])).replace(b"\x00\x02\x00\x02", b"\x00\x01\x00\x02"),
+        sha1_event(0, EventType.EV_NO_ACTION, spec_id([(_SHA256, 32)])).replace(
+            b"\x00\x02\x00\x02", b"\x00\x01\x00\x02"
+        ),
         "specVersionMajor 2",
     ),
     "a header with more after the vendor's information": (

@@ -93,9 +93,11 @@ def test_digests_that_are_not_believed_are_refused(algorithm: HashAlgorithm) -> 
         compiled({algorithm: {"/a": "00" * algorithm.size}})
 
 
+NOTHING: list[list[FileDigests]] = [[], [{}], [{SHA256: {}}]]
+
+
 def test_a_policy_under_which_nothing_may_run_is_refused() -> None:
-    nothing: FileDigests = {}
-    for files in ([], [nothing], [{SHA256: {}}]):
+    for files in NOTHING:
         with pytest.raises(MalformedPolicy, match="nothing may run"):
             compiled(*files)
 

@@ -74,7 +74,7 @@ def test_names_keep_every_byte(form: Form, path: bytes, make: object) -> None:
 
 def test_a_name_that_imitates_an_entry_is_refused_in_ascii_and_exact_in_binary() -> None:
     imitation = ng(b"/bin/trusted").ascii("sha1")
-    entries = [boot_aggregate(), ng(b"/tmp/x\n" + imitation[:-1]), ng(b"/bin/after")]
+    entries = [boot_aggregate(), ng(b"/srv/x\n" + imitation[:-1]), ng(b"/bin/after")]
     with pytest.raises(LogRejected, match=r"entry 2.*imitate"):
         datas(write(entries, Form.ASCII))
     assert datas(write(entries, Form.BINARY)) == [entry.data() for entry in entries]

@@ -82,7 +82,9 @@ def test_a_signature_for_one_type_does_not_hold_for_another() -> None:
 
 
 def test_a_key_id_alone_proves_nothing() -> None:
-    forged = Envelope(TYPE, b"x", (Signature(key_id(ANN.public_key()), bytes(64)), Signature(key_id(BEN.public_key()), b"")))
+    forged = Envelope(
+        TYPE, b"x", (Signature(key_id(ANN.public_key()), bytes(64)), Signature(key_id(BEN.public_key()), b""))
+    )
     with pytest.raises(ReferenceRejected):
         verify(forged, TYPE, BOTH)
 
