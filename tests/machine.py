@@ -105,7 +105,7 @@ class Firmware:
 OVMF: Final = Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd", SystemManagement.OFF)
 
 SECURE_BOOT_OVMF: Final = Firmware(_OVMF / "OVMF_CODE.secboot.fd", _OVMF / "OVMF_VARS.ms.fd", SystemManagement.ON)
-"""With Microsoft's keys enrolled: starts Debian's signed shim, and nothing that is not signed."""
+"""With Microsoft's keys enrolled: starts Debian's signed shim, and nothing unsigned. It needs 512 MiB of memory."""
 
 
 class MachineFailed(Exception):
@@ -221,6 +221,7 @@ class Machine:
                         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
                         *("-accel", "tcg,thread=multi,tb-size=128", "-cpu", "qemu64", "-m", str(memory_mib)),
                         *("-machine", f"q35,smm={system_management},vmport=off,i8042=off,usb=off"),
+                        *("-global", "ICH9-LPC.disable_s3=1"),  # Secure Boot firmware hangs with it, when emulated
                         *("-global", f"driver=cfi.pflash01,property=secure,value={system_management}"),
                         *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={firmware.code}"),
                         *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
@@ -290,13 +291,18 @@ def _section_rows(headers: str) -> list[list[str]]:
 
 def make_initramfs(script: str, files: Mapping[str, bytes]) -> bytes:
     """Return a gzip-compressed cpio archive ("newc"), names sorted, times zero, owned by root."""
-    contents = {"bin/busybox": _BUSYBOX.read_bytes(), "init": _INIT.encode(), "scenario": script.encode(), **files}
+    contents = initramfs_files(script, files)
     folders = {str(parent) for name in contents for parent in PurePosixPath(name).parents} - {"."}
     archive = b"".join(
         _cpio_entry(name, 0o040755 if name in folders else 0o100755, contents.get(name, b""))
         for name in sorted({*folders, *contents})
     )
     return gzip.compress(archive + _cpio_entry("TRAILER!!!", 0, b""), mtime=0)
+
+
+def initramfs_files(script: str, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return what is in the initramfs: path -> content."""
+    return {"bin/busybox": _BUSYBOX.read_bytes(), "init": _INIT.encode(), "scenario": script.encode(), **files}
 
 
 def _cpio_entry(name: str, mode: int, content: bytes) -> bytes:

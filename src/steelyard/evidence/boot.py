@@ -166,12 +166,12 @@ def _judge_component(
         return None, closest[1]
     if accepted.requirement is Requirement.OPTIONAL:
         return None, []
+    where, subject = "the whole log", accepted.component
     if not manifests:
         wanted, got = "an accepted reference for it", "none: it cannot be told from anything else"
-    else:
-        wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
-        got = "nothing that any of them measures"
-    return None, [Finding(Reason.MISSING_MEASUREMENT, "the whole log", accepted.component, wanted, got)]
+        return None, [Finding(Reason.NO_REFERENCE, where, subject, wanted, got)]
+    wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
+    return None, [Finding(Reason.MISSING_MEASUREMENT, where, subject, wanted, "nothing that any of them measures")]
 
 
 def _what_is_wrong(found: _Hits, at_most: int, bank: HashAlgorithm) -> list[Finding]:

@@ -41,7 +41,7 @@ class CompiledPolicy:
     slots         what may be measured: PCR and digest -> the accepted manifests that say so.
     not_accepted  what is known and not good, by the same key; only to name it in a finding.
     manifests     accepted manifests per component, newest version first.
-    runtime       what may run; None when the policy has no run-time rules.
+    runtime       what may run; None when the policy has no run-time rules, or no accepted file or key to allow any.
     refused       references the policy does not use.
     expires       when the first of the accepted references ends; a verdict must not outlive it.
     """
@@ -102,10 +102,12 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
 
 def _compile_runtime(
     rules: RuntimeRules, manifests: Mapping[str, list[Manifest]], refused: list[NotAccepted]
-) -> RuntimePolicy:
-    accepted = [manifest for found in manifests.values() for manifest in found]
+) -> RuntimePolicy | None:
+    files = [manifest.files for found in manifests.values() for manifest in found if any(manifest.files.values())]
+    if not files and not rules.signers:
+        return None
     return compile_runtime_policy(
-        files=[manifest.files for manifest in accepted],
+        files=files,
         revoked=[
             (f"{other.manifest.component} {other.manifest.version.text}: {other.why}", other.manifest.files)
             for other in refused

@@ -33,4 +33,6 @@ def judge_boot_aggregate(digest: FileDigest, quoted: PcrValues, where: str) -> I
     expected = FileDigest(DigestKind.IMA, quoted.bank, quoted.bank.digest(quoted.of(BOOT_PCRS)))
     if digest != expected:
         found = str(digest)
-        yield Finding(Reason.IMA_BOOT_AGGREGATE, where, "boot_aggregate", f"{expected}, of the quoted PCR 0 to 9", found)
+        yield Finding(
+            Reason.IMA_BOOT_AGGREGATE, where, "boot_aggregate", f"{expected}, of the quoted PCR 0 to 9", found
+        )

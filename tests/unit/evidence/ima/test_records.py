@@ -72,10 +72,11 @@ def test_names_keep_every_byte(form: Form, path: bytes, make: object) -> None:
     assert datas(write(entries, form)) == [entry.data() for entry in entries]
 
 
-def test_a_name_that_imitates_an_entry_is_refused_in_ascii_and_exact_in_binary() -> None:
+def test_a_name_that_imitates_an_entry_is_exact_in_binary_and_refused_in_ascii() -> None:
+    """No kernel writes one: it has a space."""
     imitation = ng(b"/bin/trusted").ascii("sha1")
     entries = [boot_aggregate(), ng(b"/srv/x\n" + imitation[:-1]), ng(b"/bin/after")]
-    with pytest.raises(LogRejected, match=r"entry 2.*imitate"):
+    with pytest.raises(LogRejected, match="entry 2"):
         datas(write(entries, Form.ASCII))
     assert datas(write(entries, Form.BINARY)) == [entry.data() for entry in entries]
 
