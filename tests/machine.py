@@ -18,7 +18,6 @@ import tempfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path, PurePosixPath
 from struct import pack, unpack_from
 from typing import Final
@@ -82,29 +81,32 @@ poweroff -f
 """.replace("@MARK@", _MARK)
 
 
-class SystemManagement(Enum):
-    """Whether the machine has a mode in which firmware alone may write its variables; Secure Boot firmware needs it."""
-
-    OFF = "off"
-    ON = "on"
-
-
 @dataclass(frozen=True, slots=True)
 class Firmware:
     """What the machine starts from.
 
     code       firmware volumes as they lie in flash.
     variables  what the machine's own variable store starts as; the machine keeps it for its later boots.
+    switches   what it needs of QEMU.
     """
 
     code: Path
     variables: Path
-    system_management: SystemManagement
+    switches: tuple[str, ...]
 
 
-OVMF: Final = Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd", SystemManagement.OFF)
+_BOARD: Final = "q35,vmport=off,i8042=off,usb=off"
 
-SECURE_BOOT_OVMF: Final = Firmware(_OVMF / "OVMF_CODE.secboot.fd", _OVMF / "OVMF_VARS.ms.fd", SystemManagement.ON)
+OVMF: Final = Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd", ("-machine", f"{_BOARD},smm=off"))
+
+SECURE_BOOT_OVMF: Final = Firmware(
+    _OVMF / "OVMF_CODE.secboot.fd",
+    _OVMF / "OVMF_VARS.ms.fd",
+    (
+        *("-machine", f"{_BOARD},smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *("-global", "ICH9-LPC.disable_s3=1"),  # it hangs with S3
+    ),
+)
 """With Microsoft's keys enrolled: starts Debian's signed shim, and nothing unsigned. It needs 512 MiB of memory."""
 
 
@@ -199,7 +201,6 @@ class Machine:
         variables = self.directory / firmware.variables.name
         if not variables.exists():
             shutil.copy(firmware.variables, variables)
-        system_management = firmware.system_management.value
         machine_end, tpm_end = socket.socketpair()
         with machine_end, tpm_end, (self.directory / "qemu.log").open("wb") as log:
             tpm = subprocess.Popen(
@@ -220,9 +221,7 @@ class Machine:
                         *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
                         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
                         *("-accel", "tcg,thread=multi,tb-size=128", "-cpu", "qemu64", "-m", str(memory_mib)),
-                        *("-machine", f"q35,smm={system_management},vmport=off,i8042=off,usb=off"),
-                        *("-global", "ICH9-LPC.disable_s3=1"),  # Secure Boot firmware hangs with it, when emulated
-                        *("-global", f"driver=cfi.pflash01,property=secure,value={system_management}"),
+                        *firmware.switches,
                         *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={firmware.code}"),
                         *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
                         *("-chardev", f"socket,id=tpm,fd={machine_end.fileno()}"),

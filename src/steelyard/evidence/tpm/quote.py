@@ -143,7 +143,7 @@ def compare_clock(accepted: QuotedPcrs, now: QuotedPcrs) -> SameBoot | Rebooted:
     cleared, which removes the key as well. A restart within a boot (resume) raises `restart_count` and keeps PCRs.
     `clock` may fall back only across a reset or restart after which the TPM itself says that it is not `safe`: a power
     cut loses what was not yet saved, and is no fault. The two quotes must be of one key: to keys outside the
-    endorsement hierarchy a TPM tells its counters shifted, each by an amount of its own (Part 1, section 36.7).
+    endorsement hierarchy a TPM tells its counters shifted, each by an amount of its own.
     Source: TPM 2.0 Library Part 1, section 36.
     """
     if accepted.key.signing.fingerprint != now.key.signing.fingerprint:

@@ -1,16 +1,19 @@
 import hashlib
+import json
 from collections.abc import Sequence
 
 import pytest
 
 from steelyard.evidence.eventlog.events import Event, EventLog, EventType, SpecIdEvent
+from steelyard.evidence.eventlog.parse import parse_event_log
 from steelyard.evidence.eventlog.replay import ReplayedLog, replay, verify_log
 from steelyard.evidence.reference.firmware import (
     FirmwareMeasurements,
+    PatchedVolume,
     measurements_from_reference_boot,
     measurements_of_firmware,
 )
-from steelyard.evidence.reference.measurement import Presence
+from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.volumes import volumes_of
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import LogRejected, Malformed, MalformedArtefact
@@ -28,6 +31,7 @@ from tests.artefacts import (
     firmware_image,
     firmware_volume,
 )
+from tests.vectors_dir import OWN
 
 IMAGE = firmware_image()
 
@@ -199,3 +203,35 @@ def test_the_reference_of_one_build_is_not_taken_for_another() -> None:
     )
     with pytest.raises(LogRejected, match="the DXE volume in PCR 0"):
         measurements_from_reference_boot(replayed(BOOT), other)
+
+
+# -- recorded boots ----------------------------------------------------------------------------------------------------
+
+
+def recorded(name: str) -> ReplayedLog:
+    folder = OWN / "ovmf" / "boots" / name
+    log = parse_event_log((folder / "event_log.bin").read_bytes())
+    values = json.loads((folder / "pcrs.json").read_text())["sha256"]
+    return verify_log(log, PcrValues(HashAlgorithm.SHA256, {0: bytes.fromhex(values["0"])}), frozenset())
+
+
+def recorded_firmware() -> FirmwareMeasurements:
+    """Return what the firmware file of the first boot must have told: all but the second event."""
+    version, _, dxe = [event for event in recorded("first").events if event.pcr == 0][:3]
+    computed = tuple(
+        Measurement(0, what, Presence.ALWAYS, event.digests) for what, event in [("v", version), ("d", dxe)]
+    )
+    return FirmwareMeasurements(computed, PatchedVolume("PEI volume", 0xE0000, {}))
+
+
+def test_two_recorded_boots_of_a_machine_give_one_reference() -> None:
+    (first,), (second,) = (
+        measurements_from_reference_boot(recorded(name), recorded_firmware()) for name in ("first", "second")
+    )
+    assert first == second
+    assert first.digests == {HashAlgorithm.SHA256: recorded("first").events[1].digests[HashAlgorithm.SHA256]}
+
+
+def test_a_recorded_boot_of_changed_firmware_gives_no_reference() -> None:
+    with pytest.raises(LogRejected, match="the d in PCR 0, once"):
+        measurements_from_reference_boot(recorded("changed-firmware"), recorded_firmware())

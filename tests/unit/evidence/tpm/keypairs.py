@@ -37,16 +37,24 @@ _HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
-@cache
 def rsa_key(bits: int = 2048, number: int = 0) -> rsa.RSAPrivateKey:
-    """Return the same key for the same arguments: RSA keys take long to make."""
+    """Return a key, the same one for the same arguments: RSA keys take long to make."""
+    return _rsa_key(bits, number)
+
+
+@cache
+def _rsa_key(bits: int, number: int) -> rsa.RSAPrivateKey:
     del number
     return rsa.generate_private_key(65537, bits)
 
 
-@cache
 def ecc_key(curve_id: int = P256, number: int = 0) -> ec.EllipticCurvePrivateKey:
-    """Return the same key for the same arguments."""
+    """Return a key, the same one for the same arguments."""
+    return _ecc_key(curve_id, number)
+
+
+@cache
+def _ecc_key(curve_id: int, number: int) -> ec.EllipticCurvePrivateKey:
     del number
     return ec.generate_private_key(CURVE_BY_TPM_ID[curve_id]())
 
