@@ -290,7 +290,8 @@ def _unknown(event: Event, log: ReplayedLog, compiled: CompiledPolicy, full: Seq
     if known is not None:
         manifest = known.manifest
         subject = f"{manifest.component} {manifest.version.text}"
-        return Finding(Reason.REVOKED_COMPONENT, where, subject, "a version that the policy accepts", known.why)
+        reason = Reason.REVOKED_COMPONENT if known.withdrawn else Reason.UNKNOWN_EVENT
+        return Finding(reason, where, subject, "a component in a version that the policy accepts", known.why)
     return Finding(Reason.UNKNOWN_EVENT, where, _look_alike(event, compiled), "an accepted component or a rule", found)
 
 

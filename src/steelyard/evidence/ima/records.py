@@ -29,7 +29,7 @@ from typing import Final, Protocol
 from steelyard.evidence.reader import refuse_over
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import LogRejected, MalformedImaList
-from steelyard.model.limits import IMA_ENTRIES, IMA_ENTRY_BYTES, IMA_LIST_BYTES, KIB
+from steelyard.model.limits import IMA_ENTRIES, IMA_ENTRY_BYTES, IMA_LIST_BYTES
 
 IMA_PCR: Final = 10
 """CONFIG_IMA_MEASURE_PCR_IDX. An entry that a rule of the kernel's policy sends to another PCR is refused."""
@@ -238,9 +238,6 @@ _ENTRY: Final = b"10 "
 _OTHER_PCR: Final = re.compile(rb"\n(?!10 ) *[0-9]+ [0-9a-f]{40}")
 """A line like the start of an entry in another PCR, which else would count to the name before it."""
 
-_LINE_BYTES: Final = 2 * IMA_ENTRY_BYTES.most + KIB
-"""What the longest template data takes in hex, with a template hash before it."""
-
 
 def _ascii(data: bytes, first: int) -> tuple[int, Iterator[_RawRecord]]:
     """Return the size of the template hash, and the records."""
@@ -252,16 +249,14 @@ def _ascii(data: bytes, first: int) -> tuple[int, Iterator[_RawRecord]]:
     if other:
         number = first + 2 + data.count(b"\n" + _ENTRY, 0, other.start())
         raise _wrong(number, f"PCR {IMA_PCR}", other.group())
-    width, odd = divmod(data.find(b" ", len(_ENTRY)) - len(_ENTRY), 2)
-    if width not in _HASH_BY_SIZE or odd:
+    width = (data.find(b" ", len(_ENTRY)) - len(_ENTRY)) // 2
+    if width not in _HASH_BY_SIZE:
         raise _wrong(first + 1, "a template hash of 20, 32, 48 or 64 bytes in hex", data)
     return width, _ascii_records(data, first, width)
 
 
 def _ascii_records(data: bytes, first: int, width: int) -> Iterator[_RawRecord]:
     for number, line in enumerate(data[len(_ENTRY) : -1].split(b"\n" + _ENTRY), first + 1):
-        if len(line) > _LINE_BYTES:
-            raise _wrong(number, f"at most {_LINE_BYTES} bytes", b"%d bytes" % len(line))
         try:
             listed, template, fields = line.split(b" ", 2)
             template_hash = unhexlify(listed)

@@ -178,11 +178,12 @@ def test_signatures_that_a_kernel_measured_are_judged(name: str) -> None:
         )
         for key in ("rsa", "ecdsa")
     ]
+    in_force = max(key.not_before or NOW for key in keys)
     policy = compile_runtime_policy(
         files=(), revoked=(), signing_keys=keys, excluded=(), tolerated_violations=(), buffers=()
     )
     excerpt = ImaExcerpt(0, (OURS / name / "ima.bin").read_bytes())
-    appraisal = judge_ima(excerpt, ImaPosition.start(bank), our_pcrs(name, bank), policy, keys[0].not_before or NOW)
+    appraisal = judge_ima(excerpt, ImaPosition.start(bank), our_pcrs(name, bank), policy, in_force)
     said = {finding.subject: finding.reason for finding in appraisal.findings}
     assert {path: said.get(path) for path in said.keys() | {"/signed/rsa", "/signed/ecdsa"} if "/signed/" in path} == {
         "/signed/rsa": None,

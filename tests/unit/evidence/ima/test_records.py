@@ -201,6 +201,13 @@ def test_an_entry_without_the_template_hash_listed_with_it_is_refused(form: Form
         datas(write(entries, form, listed))
 
 
+@BOTH_FORMS
+def test_a_template_hash_is_a_violations_only_when_it_is_all_zeros(form: Form) -> None:
+    almost = bytes(19) + b"\1"
+    with pytest.raises(LogRejected, match="entry 1"):
+        datas(write([replace(violation(b"/a"), listed=almost)], form))
+
+
 def test_a_template_hash_of_another_width_is_refused() -> None:
     data = boot_aggregate().ascii("sha256") + ng(b"/a").ascii("sha1")
     with pytest.raises(MalformedImaList, match="entry 2: expected a hash of 32 bytes"):
