@@ -10,6 +10,7 @@ Always emulated (TCG), as KVM is not everywhere and the PCRs must not depend on 
 import gzip
 import io
 import lzma
+import re
 import shutil
 import socket
 import subprocess
@@ -268,7 +269,7 @@ def unified_image(
         ".linux": find_kernel().read_bytes(),
         ".initrd": make_initramfs(script, files or {}),
     }
-    headers = subprocess.run(["objdump", "--headers", STUB], capture_output=True, check=True, text=True).stdout
+    headers = _output_of("objdump", "--headers", str(STUB))
     address = max(int(size, 16) + int(at, 16) for _, _, size, at, *_ in _section_rows(headers))
     argv = ["objcopy", "--preserve-dates"]  # the stub's own time in the header, not the time of the build
     with tempfile.TemporaryDirectory(prefix="steelyard-") as work:
@@ -366,11 +367,10 @@ def find_kernel() -> Path:
 
 
 def find_packaged(package: str, pattern: str) -> Path:
-    """Return the file of a Debian package: the installed one, or else a downloaded one.
+    """Return the file of a Debian package, or of one it depends on: the installed one, or else a downloaded one.
 
     What is downloaded stays as .cache/packages/PACKAGE/NAME_VERSION_ARCHITECTURE/PATH.
 
-    package  may be one that only depends on the one that brings the file, as Debian's packages of current kernels do.
     pattern  a glob below the root folder.
     """
     cache = _PACKAGE_CACHE / package
@@ -378,21 +378,24 @@ def find_packaged(package: str, pattern: str) -> Path:
     if found:
         return found[-1]
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=_PACKAGE_CACHE) as work:
-        try:
-            relations = subprocess.run(
-                ["apt-cache", "depends", "--important", package], capture_output=True, check=True, text=True
-            ).stdout
-            own_parts = [name for name in relations.split() if name.startswith("linux-image-")] or [package]
-            subprocess.run(["apt-get", "download", own_parts[-1]], cwd=work, capture_output=True, check=True)
-            (archive,) = Path(work).glob("*.deb")
-            subprocess.run(["dpkg-deb", "--extract", archive, work], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"needs the Debian package {package}, installed or to download: {error}")
-        (file,) = Path(work).glob(pattern)
-        kept = cache / archive.stem / file.relative_to(work)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        return file.rename(kept)
+    try:
+        relations = _output_of("apt-cache", "depends", "--important", package)
+        for name in (package, *re.findall(r"^  Depends: (\S+)$", relations, re.MULTILINE)):
+            with tempfile.TemporaryDirectory(prefix="download-", dir=_PACKAGE_CACHE) as work:
+                _output_of("apt-get", "download", name, cwd=work)
+                (archive,) = Path(work).glob("*.deb")
+                _output_of("dpkg-deb", "--extract", str(archive), work)
+                for file in Path(work).glob(pattern):
+                    kept = cache / archive.stem / file.relative_to(work)
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    return file.rename(kept)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the Debian package {package}, installed or to download: {error}")
+    raise FileNotFoundError(f"{pattern} in the Debian package {package}")
+
+
+def _output_of(*argv: str, cwd: str | None = None) -> str:
+    return subprocess.run(argv, cwd=cwd, capture_output=True, check=True, text=True).stdout
 
 
 def change_firmware(firmware: bytes) -> bytes:
