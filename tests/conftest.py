@@ -13,6 +13,11 @@ settings.register_profile("hunt", deadline=None, database=None, max_examples=100
 settings.load_profile("check" if _MINUTES is None else "hunt")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name cases with bytes by their number: the bytes may be fresh in every process that collects them."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """In a hunt, run each test again and again, each time on other inputs, until its share of the time is over."""
     if _MINUTES is None:

@@ -190,7 +190,7 @@ def bundle(
     """Put one machine's evidence, and what you knew beforehand, into one file to be judged (`evidence appraise`).
 
     The bundle records that you answer for the attestation key: make sure whose TPM it is (credential activation).
-    Nothing is judged here, but every part must be readable.
+    Nothing is judged here but the key itself.
     """
     made = Bundle(
         node=node,

@@ -1,8 +1,7 @@
 """Reads and writes files for commands, within limits."""
 
 import os
-import sys
-import tempfile
+import secrets
 from pathlib import Path
 
 from steelyard.model.errors import TooLarge, WrongUse
@@ -18,7 +17,8 @@ def read_file(path: Path, limit: Limit) -> bytes:
     doing = f"reading {path}"
     try:
         if str(path) == "-":
-            data = sys.stdin.buffer.read(limit.most + 1)
+            with os.fdopen(0, "rb", closefd=False) as file:
+                data = file.read(limit.most + 1)
         else:
             with path.open("rb") as file:
                 data = file.read(limit.most + 1)
@@ -29,24 +29,54 @@ def read_file(path: Path, limit: Limit) -> bytes:
     return data
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write the file whole or not at all; `-` is standard output. Raises WrongUse."""
-    if str(path) == "-":
-        sys.stdout.buffer.write(data)
-        return
-    temporary = None
+def write_file(path: Path, data: bytes) -> None:
+    """Write the file whole or not at all; `-` is standard output. Raises WrongUse.
+
+    A link is followed; a device or a pipe is written to, never replaced.
+    """
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-        Path(temporary).replace(path)
+        if str(path) == "-":
+            with os.fdopen(1, "wb", closefd=False) as file:
+                file.write(data)
+        elif path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                file.write(data)
+        else:
+            _replace(path.resolve(), data)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def write_secret_file(path: Path, data: bytes) -> None:
+    """Write a file that did not exist, for its owner's eyes alone. Raises WrongUse."""
+    if str(path) == "-":
+        raise WrongUse("writing a secret", expected="a file", found="standard output")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except FileExistsError as error:
         raise WrongUse(
-            f"writing {path}", expected="a place that can be written", found=error.strerror or str(error)
+            f"writing {path}", expected="a new file: keys are not overwritten", found="one that exists"
         ) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the umask takes away
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> WrongUse:
+    return WrongUse(f"writing {path}", expected="a place that can be written", found=error.strerror or str(error))
 
 
 def list_directory(path: Path) -> list[Path]:

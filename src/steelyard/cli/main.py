@@ -1,13 +1,16 @@
 """`steelyard`: the command and its exit codes."""
 
-import os
+import io
 import sys
+from contextlib import suppress
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
 from steelyard.cli import evidence, reference
-from steelyard.cli.output import error_document, show_error, show_json
-from steelyard.model.errors import ExitCode, SteelyardError
+from steelyard.cli.output import error_document, show_error, show_json, show_lines
+from steelyard.model.errors import SteelyardError, WrongUse
 
 app = typer.Typer(
     name="steelyard",
@@ -23,16 +26,32 @@ app.add_typer(evidence.app, name="evidence")
 app.add_typer(reference.app, name="reference")
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)
+    if wanted:
+        show_lines(f"steelyard {metadata.version('steelyard')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 def run() -> None:
     """Run the command line; the one place where an error becomes an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of letters that the terminal's encoding does not have
     try:
         app()
     except SteelyardError as error:
-        if "--json" in sys.argv:
-            show_json(error_document(error))
         show_error(error)
+        if "--json" in sys.argv:
+            with suppress(WrongUse):
+                show_json(error_document(error))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.GOOD)

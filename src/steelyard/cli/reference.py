@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from steelyard.cli import explain
-from steelyard.cli.files import read_file, write_file
+from steelyard.cli.files import read_file, write_file, write_secret_file
 from steelyard.cli.output import show_json, show_lines
 from steelyard.evidence.appraisal import verify_reference_boot
 from steelyard.evidence.bundle import parse_bundle
-from steelyard.evidence.document import parse_time
+from steelyard.evidence.document import parse_document, parse_time
 from steelyard.evidence.reference.debian import files_of_package, files_of_tree
 from steelyard.evidence.reference.dsse import Envelope, Signers, add_signature, parse_envelope
 from steelyard.evidence.reference.firmware import measurements_from_reference_boot, measurements_of_firmware
@@ -40,7 +40,7 @@ from steelyard.evidence.reference.uki import measurements_of_uki
 from steelyard.evidence.reference.variables import variables_of_firmware_store
 from steelyard.evidence.reference.version import Version
 from steelyard.model.algorithms import HashAlgorithm
-from steelyard.model.errors import MalformedKey, WrongUse
+from steelyard.model.errors import MalformedKey, MalformedReference, WrongUse
 from steelyard.model.limits import (
     BUNDLE_BYTES,
     EFI_APPLICATION_BYTES,
@@ -91,16 +91,20 @@ class _About:
     ) -> None:
         """Write the manifest of an artefact and its content."""
         issued = parse_time(self.issued) if self.issued else datetime.now(UTC).replace(microsecond=0)
+        try:
+            expires = issued + timedelta(days=self.valid_days)
+        except OverflowError as error:
+            raise WrongUse("making a manifest", expected="an end before the year 10000", found="a later") from error
         named = {path.decode("utf-8", "surrogateescape"): digest.hex() for path, digest in (files or {}).items()}
         manifest = Manifest(
             component=self.component,
             version=Version(self.version),
             serial=self.serial,
             issued=issued,
-            expires=issued + timedelta(days=self.valid_days),
+            expires=expires,
             machine_class=self.machine_class,
             origin=origin,
-            artefact=artefact.name,
+            artefact=artefact.name or str(artefact),
             artefact_sha256=hashlib.sha256(content).digest(),
             measurements=measurements,
             files={HashAlgorithm.SHA256: named} if named else {},
@@ -270,9 +274,7 @@ def keygen(
     encoded = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    if out.exists():
-        raise WrongUse(f"writing {out}", expected="a new file: keys are not overwritten", found="one that exists")
-    write_file(out, encoded, mode=0o600)
+    write_secret_file(out, encoded)
     show_lines(explain.public_key_text(key.public_key()))
 
 
@@ -284,7 +286,8 @@ def sign(
 ) -> None:
     """Sign a manifest: you vouch that a good component measures to this. Signatures of others stay."""
     data = read_file(file, MANIFEST_BYTES)
-    envelope = parse_envelope(data) if b'"payloadType"' in data[:200] else Envelope(PAYLOAD_TYPE, data, ())
+    signed = parse_document(data, MANIFEST_BYTES, "reading a manifest to sign", MalformedReference).has("payload")
+    envelope = parse_envelope(data) if signed else Envelope(PAYLOAD_TYPE, data, ())
     parse_manifest(envelope.payload)
     write_file(out, add_signature(envelope, _read_private_key(key)).to_bytes())
 

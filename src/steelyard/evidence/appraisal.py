@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from steelyard.evidence.boot import BootAppraisal, judge_boot
 from steelyard.evidence.bundle import Bundle, Evidence, bound_key
-from steelyard.evidence.compiled_policy import CompiledPolicy
+from steelyard.evidence.compiled_policy import CompiledPolicy, Grounds
 from steelyard.evidence.document import format_time
 from steelyard.evidence.eventlog.parse import parse_event_log
 from steelyard.evidence.eventlog.replay import ReplayedLog, verify_log
@@ -37,14 +37,24 @@ class Passed(_NoTruth):
     quoted   the PCR values and clock the TPM vouched for.
     boot     what the boot was made of; None when an earlier appraisal judged this same boot.
     runtime  what has run; None when the policy has no run-time rules.
-    expires  when the first reference it rests on ends; a verdict must not outlive it.
+    grounds  the policy and references it rests on.
+    expires  when the first of those references ends; a verdict must not outlive it.
     """
 
-    policy: PolicyId
     quoted: QuotedPcrs
     boot: BootAppraisal | None
     runtime: ImaAppraisal | None
+    grounds: Grounds
     expires: datetime | None
+
+    @property
+    def policy(self) -> PolicyId:
+        """The one policy that judged."""
+        return self.grounds.policy
+
+    def accepted(self) -> "Accepted":
+        """Return what to keep of it, to judge what comes next in this boot."""
+        return Accepted(self.quoted, None if self.runtime is None else self.runtime.position, self.grounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,7 @@ class Accepted:
 
     quoted: QuotedPcrs
     ima: ImaPosition | None
+    grounds: Grounds
 
 
 def appraise(
@@ -85,25 +96,27 @@ def appraise(
     key        the attestation key bound to this node's TPM, from our own store.
     challenge  what we asked with, not used before.
     accepted   the last evidence that passed in the boot expected to go on; None for a boot that is to be judged whole.
-    at         when the evidence came; the policy must have been compiled for no other time than up to its `expires`.
+    at         when the evidence came: from the time that the policy was compiled for to before its `expires`.
 
     0. Limits: each part is refused by its size before it is parsed.
     1. to 5. The quote: see `verify_quote`. When it fails, nothing else is looked at, as nothing vouches for it.
     6. The clock goes forward. A reset since `accepted` is a reboot that nobody expected: rejected, and the boot judged
        from the start all the same, so that the report is whole.
     7. The event log replays to the quoted boot PCRs; a quoted PCR without events holds its start value. It may stay
-       away only when the boot is the accepted one and its PCRs are unchanged.
+       away only when the boot is the accepted one, accepted on the same grounds, and its PCRs are unchanged.
     8. Every event is covered: by a component, by a rule, or by the firmware's own rules of order.
-    9. The IMA list replays to the quoted PCR 10, from where the accepted one ended, and every entry is allowed.
+    9. The IMA list replays to the quoted PCR 10, and every entry is allowed: of an accepted boot those after the
+       accepted ones, but all of them when the grounds are others, so that one policy judges the whole (attack 15).
     All findings are collected. Malformed evidence raises, and is as little passed as rejected evidence is.
 
-    Raises Malformed (each part its own kind), TooLarge; WrongUse for a compiled policy that has expired.
+    Raises Malformed (each part its own kind), TooLarge; WrongUse for a policy compiled for another time.
     """
     policy = compiled.policy
-    if compiled.expires is not None and at >= compiled.expires:
+    if at < compiled.since or (compiled.expires is not None and at >= compiled.expires):
+        until = "" if compiled.expires is None else f", before {format_time(compiled.expires)}"
         raise WrongUse(
             "appraising evidence",
-            expected=f"a policy compiled anew, as a reference in it ended at {format_time(compiled.expires)}",
+            expected=f"a policy compiled anew; this one is for evidence from {format_time(compiled.since)} on{until}",
             found=f"evidence of {format_time(at)}",
         )
     try:
@@ -118,14 +131,14 @@ def appraise(
                 Reason.REBOOTED, "the quote", "the TPM's clock", "the boot that passed", f"{clock.resets} resets since"
             )
         )
-    goes_on = accepted if isinstance(clock, SameBoot) else None
+    goes_on = accepted if accepted and isinstance(clock, SameBoot) and accepted.grounds == compiled.grounds else None
     boot = _appraise_boot(evidence, quoted, goes_on, compiled, findings)
     runtime = _appraise_runtime(evidence, quoted, goes_on, compiled, at, findings)
     findings += boot.findings if boot else ()
     findings += runtime.findings if runtime else ()
     if findings:
         return Rejected(policy.id, tuple(findings), boot, runtime)
-    return Passed(policy.id, quoted, boot, runtime, compiled.expires)
+    return Passed(quoted, boot, runtime, compiled.grounds, compiled.expires)
 
 
 def appraise_bundle(bundle: Bundle, compiled: CompiledPolicy, at: datetime) -> Verdict:

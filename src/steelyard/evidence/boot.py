@@ -3,6 +3,7 @@
 Works on a replayed log, by PCR, digest and what the digest covers; the claimed type of an event is never asked for.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,12 @@ from steelyard.evidence.eventlog.partitions import parse_partition_table
 from steelyard.evidence.eventlog.payloads import describe
 from steelyard.evidence.eventlog.replay import ReplayedLog
 from steelyard.evidence.eventlog.sequence import check_sequence
-from steelyard.evidence.eventlog.variables import parse_boot_order, parse_load_option
+from steelyard.evidence.eventlog.variables import (
+    EFI_GLOBAL_VARIABLE,
+    UefiVariable,
+    parse_boot_order,
+    parse_load_option,
+)
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.glob import matches_text
 from steelyard.evidence.policy import (
@@ -54,6 +60,9 @@ _FIRMWARE_ACTIONS: Final = {
 Source: TCG PC Client Platform Firmware Profile 1.06, section 10.4.4 (EV_EFI_ACTION event types).
 """
 
+_BOOT_ENTRY: Final = re.compile(r"Boot[0-9A-F]{4}")
+_BOOT_ORDER: Final = re.compile(r"BootOrder")
+"""Names of the variables that rules are about. Source: UEFI Specification 2.10, section 3.3."""
 
 _SEPARATED_PCRS: Final = frozenset(range(8))
 """Where firmware puts separators, and `check_sequence` judges them."""
@@ -89,24 +98,26 @@ def judge_boot(log: ReplayedLog, compiled: CompiledPolicy) -> BootAppraisal:
     """Return what `log` was made of.
 
     1. The order inside the firmware's PCRs holds.
-    2. Of each component one accepted manifest is there completely, in order, no more often than allowed.
+    2. Of each component one accepted manifest is there completely, in order, no more often than allowed; of an optional
+       one there may also be nothing, but for events that components which are there explain.
     3. Every event left is a separator, a firmware's own word, or covered by a rule with room left.
     Every finding is reported; none hides another.
     """
     findings = list(check_sequence(log))
     hits = _find_hits(log, compiled)
-    components = []
-    explained: set[int] = set()
-    for component, accepted in compiled.policy.components.items():
-        own = hits.get(component, [])
-        found, wrong = _judge_component(own, compiled.manifests.get(component, ()), accepted, log.bank)
-        findings += wrong
-        if found is not None:
-            components.append(found)
-            explained.update(found.events)
-        elif wrong:
+    judged = {
+        component: _judge_component(hits.get(component, []), compiled.manifests.get(component, ()), accepted, log.bank)
+        for component, accepted in compiled.policy.components.items()
+    }
+    components = [found for found, _ in judged.values() if found is not None]
+    explained = {event for found in components for event in found.events}
+    for component, (_, wrong) in judged.items():
+        own = {hit.event for group in hits.get(component, []) for hit in group.hits}
+        optional = compiled.policy.components[component].requirement is Requirement.OPTIONAL
+        if wrong and not (optional and own <= explained):
+            findings += wrong
             # What it lacks is said; that its other events are then nobody's goes without saying.
-            explained.update(hit.event for group in own for hit in group.hits)
+            explained |= own
     varied, unknown = _judge_rest([event for event in log.events if event.number not in explained], log, compiled)
     return BootAppraisal(tuple(components), varied, (*findings, *unknown))
 
@@ -154,24 +165,29 @@ def _find_hits(log: ReplayedLog, compiled: CompiledPolicy) -> dict[str, list[_Hi
 def _judge_component(
     found: Sequence[_Hits], manifests: Sequence[Manifest], accepted: AcceptedComponent, bank: HashAlgorithm
 ) -> tuple[FoundComponent | None, list[Finding]]:
-    """Return the newest manifest that is there completely, else what the closest one lacks."""
-    closest: tuple[int, list[Finding]] | None = None
+    """Return the manifest that is there completely, else what the closest one lacks.
+
+    Of several the one that has most of the events, and of those the newest.
+    """
+    closest: tuple[tuple[bool, int], _Hits, list[Finding]] | None = None
     for hits in found:
         wrong = _what_is_wrong(hits, accepted.at_most, bank)
-        if not wrong:
-            return FoundComponent(hits.manifest, tuple(hit.event for hit in hits.hits)), []
-        if closest is None or len(hits.hits) > closest[0]:
-            closest = (len(hits.hits), wrong)
+        rank = (not wrong, len(hits.hits))
+        if closest is None or rank > closest[0]:
+            closest = (rank, hits, wrong)
     if closest is not None:
-        return None, closest[1]
-    if accepted.requirement is Requirement.OPTIONAL:
-        return None, []
+        _, hits, wrong = closest
+        return (None, wrong) if wrong else (_found(hits), [])
     where, subject = "the whole log", accepted.component
     if not manifests:
         wanted, got = "an accepted reference for it", "none: it cannot be told from anything else"
         return None, [Finding(Reason.NO_REFERENCE, where, subject, wanted, got)]
     wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
     return None, [Finding(Reason.MISSING_MEASUREMENT, where, subject, wanted, "nothing that any of them measures")]
+
+
+def _found(hits: _Hits) -> FoundComponent:
+    return FoundComponent(hits.manifest, tuple(hit.event for hit in hits.hits))
 
 
 def _what_is_wrong(found: _Hits, at_most: int, bank: HashAlgorithm) -> list[Finding]:
@@ -187,20 +203,26 @@ def _what_is_wrong(found: _Hits, at_most: int, bank: HashAlgorithm) -> list[Find
             findings.append(
                 Finding(Reason.TOO_OFTEN, where, subject, f"{wanted}, at most {at_most} times", f"{times} times")
             )
-    if max(found.times.values()) == 1:
-        findings += _out_of_order(found, subject)
-    return findings
+    return [*findings, *_out_of_order(found, subject, bank)]
 
 
-def _out_of_order(found: _Hits, subject: str) -> Iterator[Finding]:
-    last: dict[int, _Hit] = {}
-    for hit in found.hits:
-        before = last.get(hit.pcr)
-        if before is not None and hit.position < before.position:
-            what = [found.manifest.measurements[place.position].what for place in (hit, before)]
-            where = f"PCR {hit.pcr}, event {hit.event}"
-            yield Finding(Reason.OUT_OF_ORDER, where, subject, f"{what[0]} before {what[1]}", "after it")
-        last[hit.pcr] = hit
+def _out_of_order(found: _Hits, subject: str, bank: HashAlgorithm) -> Iterator[Finding]:
+    """Yield what is out of order: within each PCR the measurements that were made come in the manifest's order.
+
+    Others of the same digests may come between, as often as is allowed: of two network cards, or of another component.
+    """
+    measurements = found.manifest.measurements
+    for pcr in {hit.pcr: None for hit in found.hits}:
+        came = iter([measurements[hit.position].digests[bank] for hit in found.hits if hit.pcr == pcr])
+        before = ""
+        for position, measurement in enumerate(measurements):
+            if measurement.pcr != pcr or not found.times[position]:
+                continue
+            if measurement.digests[bank] not in came:  # goes on from where the one before was found
+                wanted = f"{measurement.what} after {before}"
+                yield Finding(Reason.OUT_OF_ORDER, f"PCR {pcr}", subject, wanted, "before it")
+                break
+            before = measurement.what
 
 
 def _judge_rest(
@@ -245,22 +267,27 @@ def _fits(match: Match, content: Committed | None) -> bool:
                 and content.variable.name == name
             )
         case LoadOptionMatch():
-            return _reads(parse_load_option, _value(content))
+            return _reads(parse_load_option, _value(content, _BOOT_ENTRY))
         case BootOrderMatch():
-            return _is_boot_order(_value(content))
+            return _is_boot_order(_value(content, _BOOT_ORDER))
         case PartitionTableMatch():
             return isinstance(content, CommittedData) and _reads(parse_partition_table, content.covered)
         case TextMatch(pattern):
             return isinstance(content, CommittedText) and matches_text(pattern, content.text)
 
 
-def _value(content: Committed | None) -> bytes:
-    """Return a variable's value, whether the digest covers only it (EDK2) or the name too (EV_EFI_VARIABLE_BOOT2)."""
+def _value(content: Committed | None, name: re.Pattern[str]) -> bytes:
+    """Return a variable's value; where the digest covers the name too, the name must be `name`.
+
+    It covers the value alone in EDK2's EV_EFI_VARIABLE_BOOT, the whole variable in EV_EFI_VARIABLE_BOOT2.
+    """
     match content:
         case CommittedVariableValue(value):
             return value
-        case CommittedVariable(_, variable):
-            return variable.value
+        case CommittedVariable(_, UefiVariable(vendor, covered_name, value)) if (
+            vendor == EFI_GLOBAL_VARIABLE and name.fullmatch(covered_name)
+        ):
+            return value
         case _:
             return b""
 

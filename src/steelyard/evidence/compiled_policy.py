@@ -11,9 +11,11 @@ from datetime import datetime
 from steelyard.evidence.document import format_time
 from steelyard.evidence.ima.policy import AllowedBuffer, RuntimePolicy, compile_runtime_policy
 from steelyard.evidence.ima.signatures import file_signing_key
-from steelyard.evidence.policy import AcceptedComponent, Policy, RuntimeRules, Standing
+from steelyard.evidence.policy import IMA_PCR, AcceptedComponent, Policy, PolicyId, RuntimeRules, Standing
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.manifest import Manifest, Reference
+from steelyard.evidence.reference.measurement import Presence
+from steelyard.evidence.reference.version import Version
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.limits import REFERENCES
 
@@ -41,6 +43,17 @@ class NotAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a verdict rests on, to be compared: two with the same grounds judge alike.
+
+    issues  component, version, machine class and serial of each accepted reference: what an issue says never changes.
+    """
+
+    policy: PolicyId
+    issues: frozenset[tuple[str, Version, str | None, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledPolicy:
     """What every check looks up. Only `compile_policy` makes it.
 
@@ -49,7 +62,10 @@ class CompiledPolicy:
     manifests     accepted manifests per component, newest version first.
     runtime       what may run; None when the policy has no run-time rules, or no accepted file or key to allow any.
     refused       references the policy does not use.
-    expires       when the first of the accepted references ends; a verdict must not outlive it.
+    grounds       the policy and which issues of references it rests on: what was judged on others is judged again.
+    since         the time it was compiled for; it says nothing about evidence from before.
+    expires       when the first of the accepted references ends or another comes into force; a verdict must not outlive
+                  it.
     """
 
     policy: Policy
@@ -58,6 +74,8 @@ class CompiledPolicy:
     manifests: Mapping[str, tuple[Manifest, ...]]
     runtime: RuntimePolicy | None
     refused: tuple[NotAccepted, ...]
+    grounds: Grounds
+    since: datetime
     expires: datetime | None
 
 
@@ -70,7 +88,7 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
     Raises TooLarge; MalformedReference, MalformedPolicy, MalformedKey, KeyRejected for what only shows when it is used.
     """
     refuse_over(REFERENCES, len(references), f"compiling the policy {policy.id}")
-    latest = _latest_issues(references)
+    latest = _latest_issues(references, now)
     manifests: dict[str, list[Manifest]] = defaultdict(list)
     refused = []
     for reference in references:
@@ -82,6 +100,9 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
             refused.append(NotAccepted(manifest, why, withdrawn))
         elif manifest not in manifests[manifest.component]:  # the same issue under two file names
             manifests[manifest.component].append(manifest)
+    accepted_manifests = [manifest for found in manifests.values() for manifest in found]
+    ends = [manifest.expires for manifest in accepted_manifests]
+    begins = [reference.manifest.issued for reference in references if reference.manifest.issued > now]
     bank = policy.selection.bank
     slots = defaultdict(list)
     for issues in manifests.values():
@@ -104,7 +125,15 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
         manifests={component: tuple(found) for component, found in manifests.items()},
         runtime=None if policy.runtime is None else _compile_runtime(policy.runtime, manifests, refused),
         refused=tuple(refused),
-        expires=min((manifest.expires for found in manifests.values() for manifest in found), default=None),
+        grounds=Grounds(
+            policy.id,
+            frozenset(
+                (manifest.component, manifest.version, manifest.machine_class, manifest.serial)
+                for manifest in accepted_manifests
+            ),
+        ),
+        since=now,
+        expires=min([*ends, *begins], default=None),
     )
 
 
@@ -137,11 +166,13 @@ def _compile_runtime(
     )
 
 
-def _latest_issues(references: Collection[Reference]) -> dict[tuple[str, object], list[Manifest]]:
-    """Return per component, version and machine class the issues with the highest serial: one, if all is well."""
+def _latest_issues(references: Collection[Reference], now: datetime) -> dict[tuple[str, object], list[Manifest]]:
+    """Return per component, version and machine class the issues with the highest serial: one, if all is well.
+
+    One that has ended still supersedes those before it; one that is not in force yet does not.
+    """
     latest: dict[tuple[str, object], list[Manifest]] = {}
-    for reference in references:
-        manifest = reference.manifest
+    for manifest in (reference.manifest for reference in references if reference.manifest.issued <= now):
         known = latest.setdefault(_issue_of(manifest), [manifest])
         if manifest.serial > known[0].serial:
             known[:] = [manifest]
@@ -174,6 +205,8 @@ def _why_not(
     for measurement in manifest.measurements:
         if policy.selection.bank not in measurement.digests:
             return f"it has no {policy.selection.bank.label} digest of {measurement.what}"
+        if measurement.presence is Presence.ALWAYS and measurement.pcr not in policy.selection.indices - {IMA_PCR}:
+            return f"it measures {measurement.what} in PCR {measurement.pcr}, which the policy wants no event log of"
     issues = latest[_issue_of(manifest)]
     if manifest.serial < issues[0].serial:
         return f"issue {issues[0].serial} about this version supersedes this one, {manifest.serial}"

@@ -7,6 +7,7 @@ never silently means nothing.
 import base64
 import binascii
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -23,8 +24,7 @@ def parse_document(data: bytes, limit: Limit, doing: str, error: type[Malformed]
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
             raise error(doing, expected="each field once", found=f"field {twice!r} twice")
         return fields
 
@@ -61,8 +61,8 @@ class Fields:
         if name not in self._left:
             raise self.wrong(name, f"present, as {expected}", "no such field")
         value = self._left.pop(name)
-        # bool is an int to Python, and not to us.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        # bool is an int to Python, and not to us; no document of ours has one.
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise self.wrong(name, expected, value)
         return value
 
@@ -173,9 +173,12 @@ class Fields:
 def parse_time(text: str) -> datetime:
     """Return a time in UTC, as "2026-11-24T12:00:00Z". Raises WrongUse."""
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise WrongUse("reading a time", expected="a time such as 2026-11-24T12:00:00Z", found=text) from error
+        moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        moment = None
+    if moment is None or format_time(moment) != text:  # "2026-1-2T3:4:5Z" is another way to write one
+        raise WrongUse("reading a time", expected="a time such as 2026-11-24T12:00:00Z", found=text)
+    return moment
 
 
 def format_time(moment: datetime) -> str:

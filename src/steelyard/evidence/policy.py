@@ -30,7 +30,10 @@ _MOST: Final = 1_000_000
 
 IMA_PCR: Final = 10
 _CONFIGURATION_PCRS: Final = frozenset({1, 3, 5, 6})
-"""What holds no code. Source: TCG PC Client Platform Firmware Profile 1.06, section 3.3.4 (PCR usage)."""
+"""What holds no code; where firmware measures boot entries: PCR 1, in logs of older profiles PCR 5.
+
+Source: TCG PC Client Platform Firmware Profile 1.06, section 3.3.4 (PCR usage).
+"""
 
 
 class Requirement(StrEnum):
@@ -85,7 +88,7 @@ class PartitionTableMatch:
 
 @dataclass(frozen=True, slots=True)
 class TextMatch:
-    """A text of the boot loader or firmware; `*` stands for any run of letters, everything else for itself."""
+    """A text of the boot loader or firmware; `*` stands for any run of signs within a word, all else for itself."""
 
     pattern: str
 
@@ -94,6 +97,9 @@ class TextMatch:
 class AnythingMatch:
     """Any event at all: for digests whose data the log does not carry. Only in PCRs that hold configuration."""
 
+
+_LOOSE: Final = (LoadOptionMatch, BootOrderMatch, AnythingMatch)
+"""What short texts or numbers of another kind may fit too."""
 
 Match = VariableMatch | LoadOptionMatch | BootOrderMatch | PartitionTableMatch | TextMatch | AnythingMatch
 
@@ -185,8 +191,6 @@ class Policy:
     def __post_init__(self) -> None:
         doing = f"making the policy {self.id}"
         check_name(self.id.name, "policy")
-        if not self.components:
-            raise WrongUse(doing, expected="at least one accepted component", found="none: it would accept nothing")
         if not any(part.requirement is Requirement.REQUIRED for part in self.components.values()):
             raise WrongUse(doing, expected="at least one required component", found="none: an empty boot would pass")
         if not self.selection.bank.believed:
@@ -198,10 +202,10 @@ class Policy:
                 found="PCR 10 without rules" if self.runtime is None else "rules without PCR 10",
             )
         for rule in self.varying:
-            if isinstance(rule.match, AnythingMatch) and rule.pcr not in _CONFIGURATION_PCRS:
+            if isinstance(rule.match, _LOOSE) and rule.pcr not in _CONFIGURATION_PCRS:
                 raise WrongUse(
                     doing,
-                    expected=f"events of any content only in PCRs {sorted(_CONFIGURATION_PCRS)}",
+                    expected=f"boot entries, their order, and any content only in PCRs {sorted(_CONFIGURATION_PCRS)}",
                     found=f"PCR {rule.pcr}",
                 )
             if rule.pcr not in self.selection.indices:

@@ -47,7 +47,6 @@ SIGNING_KEY_BYTES: Final = Limit(16 * KIB, "bytes", "a private key in PEM has 0.
 REFERENCES: Final = Limit(10_000, "manifests", "a large site has some hundreds")
 POLICY_BYTES: Final = Limit(MIB, "bytes", "a policy names components and rules; files are in manifests")
 POLICY_RULES: Final = Limit(1024, "rules", "real policies have 10 to 50")
-JSON_DEPTH: Final = Limit(16, "levels", "the deepest document of ours has 6")
 FIRMWARE_BYTES: Final = Limit(64 * MIB, "bytes", "firmware flashes are 4 to 64 MiB")
 FIRMWARE_DECOMPRESSED_BYTES: Final = Limit(128 * MIB, "bytes", "volumes unpack to some 3 times their size")
 FIRMWARE_UNPACKING_BYTES: Final = Limit(512 * MIB, "bytes", "EDK2's tool asks for an LZMA dictionary of 400 MiB")

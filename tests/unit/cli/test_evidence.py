@@ -303,6 +303,28 @@ def test_a_manifest_is_made_signed_and_verified(steelyard: Command, tmp_path: Pa
     assert refused.exit_code == 4
 
 
+def test_a_manifest_that_cannot_be_read_again_is_not_written(steelyard: Command, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "tool").write_bytes(b"a tool")
+    about = ["--component", "tools", "--version", "1.0", "--out", tmp_path / "tools.json"]
+    for wrong in (
+        ["--serial", 2**53 + 1, "--valid-days", 1],
+        ["--serial", 1, "--valid-days", 3660, "--issued", "9995-01-01T00:00:00Z"],
+    ):
+        assert steelyard("reference", "from-rootfs", tmp_path / "root", *about, *wrong).exit_code == 2
+    assert not (tmp_path / "tools.json").exists()
+
+
+def test_a_manifest_that_another_tool_signed_is_signed_too(steelyard: Command, tmp_path: Path) -> None:
+    """Whatever the order of the envelope's fields."""
+    envelope = json.loads(sign(manifests()["airlock"].to_bytes(), PAYLOAD_TYPE, KEY).to_bytes())
+    path = tmp_path / "airlock.json"
+    path.write_text(json.dumps(dict(sorted(envelope.items()))))
+    steelyard("reference", "keygen", "--out", tmp_path / "key.pem")
+    assert steelyard("reference", "sign", path, "--key", tmp_path / "key.pem", "--out", path).exit_code == 0
+    assert len(json.loads(path.read_text())["signatures"]) == 2
+
+
 def test_what_is_no_manifest_is_not_signed(steelyard: Command, tmp_path: Path) -> None:
     steelyard("reference", "keygen", "--out", tmp_path / "key.pem")
     (tmp_path / "note.json").write_text("{}")

@@ -2,6 +2,7 @@
 
 import struct
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -12,7 +13,7 @@ from steelyard.evidence.findings import Reason
 from steelyard.evidence.reference.manifest import Manifest
 from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.version import Version
-from tests.unit.evidence.eventlog.build import END, GLOBAL_VARIABLE, Boot, variable
+from tests.unit.evidence.eventlog.build import END, GLOBAL_VARIABLE, SECURITY_DATABASE, Boot, variable
 from tests.unit.evidence.samples import NOW, component, digests, manifest, measurement, policy, reference
 
 FIRMWARE = manifest(measurement(0, b"volume one"), measurement(0, b"volume two"))
@@ -136,11 +137,35 @@ def test_of_two_whole_versions_the_newest_is_named() -> None:
     assert appraisal.components[1].manifest.version.text == "2.0"
 
 
+def test_a_part_of_another_version_beside_a_whole_one_is_unknown() -> None:
+    other = manifest(measurement(4, b"old loader"), measurement(4, b"old kernel"), component="loader")
+    newer = manifest(*LOADER.measurements, component="loader", version=Version("2.0"))
+    boot = booted()
+    boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", b"old kernel")
+    appraisal = judge(boot, FIRMWARE, other, newer)
+    assert reasons(appraisal) == [Reason.UNKNOWN_EVENT]
+    assert "loader 2.0" in appraisal.findings[0].subject
+
+
 def test_a_version_that_is_no_longer_accepted_is_named_as_such() -> None:
     appraisal = judge(booted(), components=[component(), component("loader", least_version="2.0")])
     assert reasons(appraisal) == [Reason.NO_REFERENCE, Reason.REVOKED_COMPONENT, Reason.REVOKED_COMPONENT]
     assert appraisal.findings[1].subject == "loader 1.0"
     assert "older than 2.0" in appraisal.findings[1].found
+
+
+def test_a_reference_that_does_not_count_for_another_reason_makes_nothing_known_bad() -> None:
+    stranger = manifest(*LOADER.measurements, component="stranger")
+    appraisal = judge(booted(), FIRMWARE, stranger, components=[component()])
+    assert reasons(appraisal) == [Reason.UNKNOWN_EVENT, Reason.UNKNOWN_EVENT]
+    assert {(finding.subject, finding.found) for finding in appraisal.findings} == {
+        ("stranger 1.0", "the policy does not name this component")
+    }
+
+
+def test_a_finding_about_an_unknown_event_names_what_is_measured_there() -> None:
+    appraisal = judge(booted((4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"a stranger")))
+    assert appraisal.findings[0].subject == "in place of, or besides, loader 1.0"
 
 
 def test_measurements_of_a_component_in_another_order_are_found() -> None:
@@ -168,6 +193,77 @@ def test_two_measurements_of_one_component_with_one_digest_are_two() -> None:
     assert judge(boot, FIRMWARE, twins).findings == ()
     boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", b"loader")
     assert reasons(judge(boot, FIRMWARE, twins)) == [Reason.TOO_OFTEN]
+
+
+def test_a_doubled_measurement_does_not_hide_that_others_are_out_of_order() -> None:
+    boot = started()
+    boot.separate()
+    for what in (b"kernel", b"kernel", b"loader"):
+        boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", what)
+    rules = [component(), component("loader", at_most=2)]
+    assert reasons(judge(boot, components=rules)) == [Reason.OUT_OF_ORDER]
+    boot = booted()
+    for what in (b"loader", b"kernel"):
+        boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", what)
+    assert judge(boot, components=rules).findings == ()
+
+
+def test_components_that_share_measurements_are_each_in_their_order() -> None:
+    other = manifest(measurement(4, b"kernel"), measurement(4, b"loader"), component="other")
+    boot = booted()
+    for what in (b"kernel", b"loader"):
+        boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", what)
+    rules = [component(), component("loader", at_most=2), component("other", at_most=2)]
+    assert judge(boot, FIRMWARE, LOADER, other, components=rules).findings == ()
+
+
+def test_an_optional_component_is_not_there_because_another_shares_a_measurement_with_it() -> None:
+    """Two unified kernel images measure the same names of sections."""
+    rescue = manifest(measurement(4, b"rescue"), measurement(4, b"kernel"), component="rescue")
+    rules = [component(), component("loader", presence="optional"), component("rescue", presence="optional")]
+    appraisal = judge(booted(), FIRMWARE, LOADER, rescue, components=rules)
+    assert appraisal.findings == ()
+    assert [found.manifest.component for found in appraisal.components] == ["firmware", "loader"]
+    boot = started()
+    boot.separate()
+    boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", b"kernel")
+    assert set(reasons(judge(boot, FIRMWARE, LOADER, rescue, components=rules))) == {Reason.MISSING_MEASUREMENT}
+
+
+def test_a_required_component_of_which_another_has_a_part_is_still_missing() -> None:
+    rescue = manifest(measurement(4, b"rescue"), measurement(4, b"kernel"), component="rescue")
+    rules = [component(), component("loader"), component("rescue")]
+    assert reasons(judge(booted(), FIRMWARE, LOADER, rescue, components=rules)) == [Reason.MISSING_MEASUREMENT]
+
+
+def test_of_two_whole_versions_the_one_that_explains_more_is_named() -> None:
+    sometimes = measurement(4, b"driver", Presence.SOMETIMES)
+    older = manifest(*LOADER.measurements, sometimes, component="loader")
+    newer = manifest(*LOADER.measurements, component="loader", version=Version("2.0"))
+    boot = booted()
+    boot.measure(4, EventType.EV_EFI_BOOT_SERVICES_APPLICATION, b"", b"driver")
+    appraisal = judge(boot, FIRMWARE, older, newer)
+    assert appraisal.findings == ()
+    assert appraisal.components[1].manifest == older
+
+
+@pytest.mark.parametrize("kind", [EventType.EV_EFI_VARIABLE_BOOT, EventType.EV_EFI_VARIABLE_BOOT2])
+@pytest.mark.parametrize(
+    ("rule", "name", "vendor"),
+    [
+        ("load-option", "Driver0001", GLOBAL_VARIABLE),
+        ("load-option", "Boot0001", SECURITY_DATABASE),
+        ("load-option", "Boot00010", GLOBAL_VARIABLE),
+        ("boot-order", "DriverOrder", GLOBAL_VARIABLE),
+        ("boot-order", "BootOrder", SECURITY_DATABASE),
+    ],
+)
+def test_a_name_that_the_digest_covers_must_be_the_one_that_the_rule_is_about(
+    kind: EventType, rule: str, name: str, vendor: UUID
+) -> None:
+    value = load_option("a") if rule == "load-option" else b"\1\0\2\0"
+    appraisal = judge(booted((1, kind, variable(name, value, vendor))), varying=varying(event=rule))
+    assert reasons(appraisal) == [Reason.UNKNOWN_EVENT]
 
 
 def test_firmwares_own_words_are_good_where_they_belong_and_nowhere_else() -> None:
@@ -199,6 +295,8 @@ def test_the_rules_of_order_are_part_of_the_judgement() -> None:
             load_option("a"),
         ),
         ({"event": "load-option"}, EventType.EV_EFI_VARIABLE_BOOT2, variable("Boot0001", load_option("a")), None),
+        ({"event": "boot-order"}, EventType.EV_EFI_VARIABLE_BOOT, variable("BootOrder", b"\1\0"), b"\1\0"),
+        ({"event": "boot-order"}, EventType.EV_EFI_VARIABLE_BOOT2, variable("BootOrder", b"\1\0\2\0"), None),
         ({"event": "boot-order"}, EventType.EV_EFI_VARIABLE_BOOT, variable("BootOrder", b"\1\0\2\0"), b"\1\0\2\0"),
         (
             {"event": "variable", "vendor": str(GLOBAL_VARIABLE), "name": "Lang"},
@@ -258,7 +356,16 @@ def test_a_rule_lets_an_event_vary(rule: dict[str, Any], kind: EventType, data: 
             variable("BootOrder", load_option("a")),
             load_option("a"),
         ),
+        ({"event": "boot-order"}, EventType.EV_EFI_VARIABLE_BOOT, variable("BootOrder", b"\1\0\1\0"), b"\1\0\1\0"),
+        ({"event": "boot-order"}, EventType.EV_EFI_VARIABLE_BOOT, variable("BootOrder", b"\1\0\2"), b"\1\0\2"),
         ({"event": "partition-table"}, EventType.EV_EFI_GPT_EVENT, b"no table", None),
+        ({"event": "partition-table"}, EventType.EV_EFI_GPT_EVENT, b"\0\1 neither table nor text", None),
+        (
+            {"event": "variable", "vendor": str(SECURITY_DATABASE), "name": "Lang"},
+            EventType.EV_EFI_VARIABLE_DRIVER_CONFIG,
+            variable("Lang", b"eng"),
+            None,
+        ),
         ({"event": "text", "pattern": "set root=*"}, EventType.EV_IPL, b"grub_cmd: insmod evil\0", b"insmod evil"),
     ],
 )
@@ -270,6 +377,16 @@ def test_a_rule_does_not_cover_what_only_looks_like_it(
     boot.separate()
     appraisal = judge(boot, FIRMWARE, components=[component()], varying=varying(**rule))
     assert reasons(appraisal) == [Reason.UNKNOWN_EVENT]
+
+
+def test_a_separator_is_good_only_where_firmware_puts_one() -> None:
+    boot = booted()
+    boot.separate(9)
+    rules = policy(pcrs=[*range(8), 9], components=TWO)
+    compiled = compile_policy(rules, [reference(FIRMWARE), reference(LOADER)], NOW)
+    appraisal = judge_boot(boot.replayed(*range(8), 9), compiled)
+    assert reasons(appraisal) == [Reason.UNKNOWN_EVENT]
+    assert appraisal.findings[0].subject == "nothing the policy knows in this PCR"
 
 
 def test_a_rule_covers_only_its_own_pcr() -> None:

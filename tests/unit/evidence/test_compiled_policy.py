@@ -1,17 +1,23 @@
 """Which references count (attack 36)."""
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from steelyard.evidence.compiled_policy import compile_policy
+from steelyard.evidence.compiled_policy import Grounds, compile_policy
 from steelyard.evidence.reference.manifest import Origin
 from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.version import Version
 from steelyard.model.algorithms import HashAlgorithm
+from steelyard.model.errors import TooLarge
+from steelyard.model.limits import REFERENCES
 from tests.unit.evidence.samples import NOW, component, digests, manifest, measurement, policy, reference
+from tests.unit.evidence.tpm.keypairs import ecc_key
 
+RUNTIME: dict[str, list[object]] = {"exclude": [], "tolerate_violations": [], "signers": [], "buffers": []}
 VOLUME = (0, digests(b"volume")[HashAlgorithm.SHA256])
 
 
@@ -74,11 +80,57 @@ def test_a_later_issue_about_the_same_version_supersedes_the_earlier() -> None:
         assert "supersedes" in compiled.refused[0].why
 
 
+def test_an_issue_that_has_ended_still_supersedes_the_earlier_one() -> None:
+    """Attack 36: an old statement does not come back because the new one was withheld from renewal."""
+    ended = manifest(serial=2, expires=datetime(2026, 11, 1, tzinfo=UTC))
+    assert compile_policy(policy(), [reference(manifest()), reference(ended)], NOW).slots == {}
+
+
+def test_an_issue_that_is_not_in_force_yet_supersedes_nothing_and_ends_the_use_of_the_compiled_policy() -> None:
+    later = datetime(2026, 12, 1, tzinfo=UTC)
+    pair = [reference(manifest()), reference(manifest(measurement(0, b"corrected"), serial=2, issued=later))]
+    compiled = compile_policy(policy(), pair, NOW)
+    assert VOLUME in compiled.slots
+    assert compiled.expires == later
+    assert VOLUME not in compile_policy(policy(), pair, later).slots
+
+
+def test_a_reference_that_measures_where_no_log_is_wanted_does_not_count() -> None:
+    for pcr, pcrs, runtime in ((11, [0, 1], None), (10, [0, 10], RUNTIME)):
+        elsewhere = measurement(pcr, b"section")
+        compiled = compile_policy(
+            policy(pcrs=pcrs, runtime=runtime), [reference(manifest(measurement(0, b"volume"), elsewhere))], NOW
+        )
+        assert f"in PCR {pcr}" in compiled.refused[0].why
+    sometimes = manifest(measurement(0, b"volume"), measurement(11, b"section", Presence.SOMETIMES))
+    assert compile_policy(policy(), [reference(sometimes)], NOW).refused == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"serial": 2}, {"machine_class": "q35"}, {"version": Version("2.0")}, {"component": "other"}]
+)
+def test_grounds_differ_with_each_reference_and_each_policy(change: dict[str, Any]) -> None:
+    components = [component(), component("other")]
+
+    def grounds(policy_version: int, **changes: Any) -> Grounds:
+        rules = policy(components=components, machine_class="q35", version=policy_version)
+        return compile_policy(rules, [reference(manifest(**changes))], NOW).grounds
+
+    assert grounds(1) == grounds(1)
+    assert grounds(1) != grounds(2)
+    assert grounds(1) != grounds(1, **change)
+
+
 def test_two_issues_with_one_serial_that_disagree_are_both_left_out() -> None:
     pair = [reference(manifest()), reference(manifest(measurement(0, b"another")))]
     compiled = compile_policy(policy(), pair, NOW)
     assert compiled.slots == {}
     assert len(compiled.refused) == 2
+
+
+def test_more_references_than_the_limit_are_refused() -> None:
+    with pytest.raises(TooLarge):
+        compile_policy(policy(), [reference(manifest())] * (REFERENCES.most + 1), NOW)
 
 
 def test_the_same_issue_twice_counts_once() -> None:
@@ -98,15 +150,30 @@ def test_the_verdict_ends_with_the_first_reference() -> None:
     assert compile_policy(policy(), pair, NOW).expires == early
 
 
+def test_a_key_to_sign_files_is_enough_for_run_time_rules_and_nothing_is_not() -> None:
+    public = ecc_key().public_key()
+    encoded = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    signer = {
+        "name": "vendor",
+        "certificate": base64.b64encode(encoded).decode(),
+        "paths": ["/**"],
+        "not_after": "2027-01-01T00:00:00Z",
+        "standing": "in-force",
+    }
+    for signers in ([signer], []):
+        rules = policy(pcrs=[0, 10], runtime={**RUNTIME, "signers": signers})
+        runtime = compile_policy(rules, [reference(manifest())], NOW).runtime
+        assert (runtime is None) is (not signers)
+
+
 def test_only_files_of_withdrawn_versions_are_known_bad() -> None:
     """A file signed by a trusted key stays good though some reference that does not count names it too."""
-    runtime: dict[str, list[object]] = {"exclude": [], "tolerate_violations": [], "signers": [], "buffers": []}
     files = {version: {HashAlgorithm.SHA256: {"/tool": version * 64}} for version in ("1", "2", "3")}
     made = [
         manifest(files=files["1"], version=Version("1.0")),
         manifest(files=files["2"], version=Version("0.9")),
         manifest(files=files["3"], component="stranger"),
     ]
-    compiled = compile_policy(policy(pcrs=[0, 10], runtime=runtime), [reference(one) for one in made], NOW)
+    compiled = compile_policy(policy(pcrs=[0, 10], runtime=RUNTIME), [reference(one) for one in made], NOW)
     assert compiled.runtime is not None
     assert list(compiled.runtime.revoked) == ["2" * 64]

@@ -8,7 +8,7 @@ from steelyard.evidence.document import Fields, parse_document, parse_time
 from steelyard.model.errors import Malformed, MalformedPolicy, TooLarge, WrongUse
 from steelyard.model.limits import Limit
 
-LIMIT = Limit(1_000_000, "bytes", "a test's")
+LIMIT = Limit(10_000_000, "bytes", "a test's")
 
 
 def read(text: str | bytes) -> Fields:
@@ -24,6 +24,12 @@ def test_a_field_given_twice_is_refused() -> None:
 def test_a_field_given_twice_deep_inside_is_refused() -> None:
     with pytest.raises(MalformedPolicy, match="'b' twice"):
         read('{"a": [{"b": 1, "b": 2}]}')
+
+
+def test_to_find_the_field_that_came_twice_takes_linear_time() -> None:
+    many = "".join(f'"{number}": 0, ' for number in range(200_000))
+    with pytest.raises(MalformedPolicy, match="'last' twice"):
+        read(f'{{{many} "last": 1, "last": 2}}')
 
 
 def test_a_field_nobody_asked_for_is_refused() -> None:
@@ -85,11 +91,37 @@ def test_base64_is_standard_and_padded(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-11-24", "2026-11-24T12:00:00", "2026-11-24T12:00:00+01:00", "2026-13-24T12:00:00Z"]
+    "text",
+    ["2026-11-24", "2026-11-24T12:00:00", "2026-11-24T12:00:00+01:00", "2026-13-24T12:00:00Z", "2026-1-24T12:00:00Z"],
 )
 def test_a_time_is_in_utc_and_whole(text: str) -> None:
     with pytest.raises(WrongUse, match="2026-11-24T12:00:00Z"):
         parse_time(text)
+
+
+@pytest.mark.parametrize("value", ["[1]", '[""]', '["a", null]', "{}"])
+def test_a_list_of_texts_holds_nothing_else(value: str) -> None:
+    with pytest.raises(MalformedPolicy, match="list of texts"):
+        read(f'{{"a": {value}}}').texts("a")
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_number_may_be_a_bound_itself(number: int) -> None:
+    assert read(f'{{"a": {number}}}').integer("a", 2, 5) == number
+    assert read(f'{{"a": [{number}]}}').integers("a", 2, 5) == (number,)
+
+
+@pytest.mark.parametrize("value", ["1", "6", '"2"', "2.0", "null"])
+def test_a_number_is_whole_and_within_its_bounds(value: str) -> None:
+    with pytest.raises(MalformedPolicy, match="from 2 to 5"):
+        read(f'{{"a": {value}}}').integer("a", 2, 5)
+    with pytest.raises(MalformedPolicy, match="from 2 to 5"):
+        read(f'{{"a": [{value}]}}').integers("a", 2, 5)
+
+
+def test_a_wrong_text_is_shown_as_it_is_and_anything_else_as_json() -> None:
+    assert read("{}").wrong("a", "b", 'say "c"').found == 'say "c"'
+    assert read("{}").wrong("a", "b", ["c", None]).found == '["c", null]'
 
 
 def test_an_error_names_the_place_in_the_document() -> None:

@@ -23,7 +23,6 @@ from steelyard.model.limits import CERTIFICATE_BYTES
 from steelyard.model.text import printable
 
 _DOING: Final = "reading a certificate"
-_SEQUENCE: Final = 0x30
 _SET: Final = 0x31
 _OCTET_STRING: Final = 0x04
 _CONSTRUCTED: Final = 0x20
@@ -207,15 +206,15 @@ def _pem_content(data: bytes) -> bytes:
 def _header(data: bytes, at: int) -> tuple[int, int, int]:
     """Return tag, start of content and end of the element at `at`. Raises MalformedCertificate.
 
-    Lengths must be definite and shortest (DER); tags above 30 do not occur in certificates.
+    Lengths must be definite and shortest (DER), and end within `data`: what is mended must not mean anything else.
     """
-    if at + 2 > len(data) or data[at] & 0x1F == 0x1F:
+    if at + 2 > len(data):
         raise _not_der(at)
     length, start = data[at + 1], at + 2
     if length >= 0x80:
         size = length & 0x7F
         length, start = int.from_bytes(data[start : start + size]), start + size
-        if not 1 <= size <= 3 or length < 0x80 or length < 1 << 8 * (size - 1):
+        if length < 0x80 or length < 1 << 8 * (size - 1):
             raise _not_der(at)
     if start + length > len(data):
         raise _not_der(at)
@@ -227,9 +226,9 @@ def _not_der(at: int) -> MalformedCertificate:
 
 
 def _without_padding(data: bytes) -> bytes:
-    tag, _, end = _header(data, 0)
+    _, _, end = _header(data, 0)
     padding_bytes = data[end:]
-    if tag != _SEQUENCE or (padding_bytes.strip(b"\x00") and padding_bytes.strip(b"\xff")):
+    if padding_bytes.strip(b"\x00") and padding_bytes.strip(b"\xff"):
         raise MalformedCertificate(
             _DOING, expected="one certificate, then at most padding", found=f"{len(padding_bytes)} bytes after it"
         )
@@ -253,11 +252,10 @@ def _signed_content(encoded: bytes) -> bytes:
 
 
 def _children(element: bytes) -> Iterator[bytes]:
+    """Yield what is inside an element that ends where the bytes end."""
     _, start, end = _header(element, 0)
     while start < end:
         _, _, stop = _header(element, start)
-        if stop > end:
-            raise MalformedCertificate(_DOING, expected="an element inside its parent", found="one that runs past it")
         yield element[start:stop]
         start = stop
 
@@ -274,13 +272,12 @@ def _mend(element: bytes, depth: int) -> bytes:
     children = [_mend(child, depth + 1) for child in _children(element)]
     if tag == _SET:
         children.sort()
-    if tag == _SEQUENCE and children:
-        if children[0] == _OID_RSAES_OAEP:
-            children = [_OID_RSA, _NULL]
-        elif children[0] == _OID_SUBJECT_ALTERNATIVE_NAME:
-            # The one extension that holds a name; its value is DER inside an octet string.
-            _, inside, _ = _header(children[-1], 0)
-            children[-1] = _element(_OCTET_STRING, _mend(children[-1][inside:], depth + 1))
+    if children[:1] == [_OID_RSAES_OAEP]:
+        children = [_OID_RSA, _NULL]
+    elif children[:1] == [_OID_SUBJECT_ALTERNATIVE_NAME]:
+        # The one extension that holds a name; its value is DER inside an octet string.
+        _, inside, _ = _header(children[-1], 0)
+        children[-1] = _element(_OCTET_STRING, _mend(children[-1][inside:], depth + 1))
     return _element(tag, b"".join(children))
 
 

@@ -247,10 +247,11 @@ def _attributes(certificate: Certificate) -> Iterator[x509.NameAttribute[str | b
 
 
 def _vendor(written: str | None) -> str | None:
-    """Return "id:53544D20" as "STM"."""
+    """Return "id:53544D20" as "STM"; what does not stand for letters, as swtpm's "id:00001014", as it is written."""
     if written is None or not written.startswith("id:") or len(written) != 11:
         return written
     try:
-        return printable(bytes.fromhex(written[3:]).rstrip(b"\x00 "))
+        letters = bytes.fromhex(written[3:]).rstrip(b"\x00 ").decode("ascii")
     except ValueError:
         return written
+    return letters if letters and letters.isprintable() else written

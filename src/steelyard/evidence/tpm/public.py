@@ -70,16 +70,14 @@ class RsaParameters:
         """Return the key for use. Raises KeyRejected for a modulus or exponent that no sound key has."""
         exponent = self.exponent or DEFAULT_EXPONENT
         modulus = int.from_bytes(self.modulus)
-        if exponent < DEFAULT_EXPONENT or exponent % 2 == 0 or modulus.bit_length() != self.key_bits:
+        odd = exponent % 2 and modulus % 2
+        if exponent < DEFAULT_EXPONENT or not odd or modulus.bit_length() != self.key_bits:
             raise KeyRejected(
                 "taking an RSA key",
-                expected=f"a {self.key_bits}-bit modulus and an odd exponent of at least {DEFAULT_EXPONENT}",
-                found=f"{modulus.bit_length()} bits, exponent {exponent}",
+                expected=f"an odd modulus of {self.key_bits} bits and an odd exponent of at least {DEFAULT_EXPONENT}",
+                found=f"modulus of {modulus.bit_length()} bits, its last byte {modulus & 0xFF}, exponent {exponent}",
             )
-        try:
-            return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-        except ValueError as error:
-            raise KeyRejected("taking an RSA key", expected="a sound RSA key", found=str(error)) from error
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
     def to_bytes(self) -> bytes:
         """Return parameters and unique field as the TPM marshals them."""

@@ -116,3 +116,10 @@ def test_an_envelope_with_a_wrong_field_is_malformed(change: dict[str, object]) 
 def test_any_bytes_are_an_envelope_or_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         parse_envelope(data)
+
+
+def test_a_signature_with_a_field_that_is_not_known_is_malformed() -> None:
+    document = json.loads(sign(b"payload", TYPE, ANN).to_bytes())
+    document["signatures"][0]["surprise"] = 1
+    with pytest.raises(MalformedReference, match="surprise"):
+        parse_envelope(json.dumps(document).encode())

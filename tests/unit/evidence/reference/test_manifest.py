@@ -1,6 +1,7 @@
 """Manifests: what a publisher may say, and who must have said it."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.evidence.reference import manifest as manifest_module
 from steelyard.evidence.reference.dsse import sign
 from steelyard.evidence.reference.manifest import PAYLOAD_TYPE, Origin, parse_manifest, verify_manifest
 from steelyard.evidence.reference.measurement import Presence
 from steelyard.model.algorithms import HashAlgorithm
-from steelyard.model.errors import Malformed, MalformedReference, ReferenceRejected, WrongUse
+from steelyard.model.errors import Malformed, MalformedReference, ReferenceRejected, TooLarge, WrongUse
+from steelyard.model.limits import MANIFEST_FILES
 from tests.unit.evidence.samples import KEY, SIGNERS, encode, manifest, measurement
 
 FULL = manifest(
@@ -31,7 +34,8 @@ def document() -> dict[str, Any]:
 
 
 def test_a_manifest_survives_being_written_and_read() -> None:
-    assert parse_manifest(FULL.to_bytes()) == FULL
+    for made in (FULL, manifest(), manifest(serial=2**53), manifest(files={}), replace(FULL, measurements=())):
+        assert parse_manifest(made.to_bytes()) == made
 
 
 def test_nothing_is_read_before_enough_keys_signed_it() -> None:
@@ -75,6 +79,7 @@ def test_a_signed_payload_that_is_no_manifest_is_malformed() -> None:
         ("measurements", [{"pcr": 0, "what": "x", "presence": "always", "digests": {"sha256": "00" * 31}}]),
         ("measurements", [{"pcr": 0, "what": "x", "presence": "always", "digests": {"sha1": "00" * 20}}]),
         ("measurements", [{"pcr": 0, "what": "x", "presence": "always", "digests": {"sha256": "00" * 32}, "y": 1}]),
+        ("measurements", [{"pcr": 0, "what": "x", "presence": "always", "digests": {"sha256": "00" * 32, "md5": ""}}]),
         ("files", {"sha1": {"/a": "00" * 20}}),
         ("files", {"sha256": {"/a": 1}}),
         ("files", {"sha256": []}),
@@ -99,14 +104,27 @@ def test_values_from_a_reference_boot_are_always_of_a_machine_class() -> None:
         manifest(origin=Origin.REFERENCE_BOOT)
 
 
+def test_more_files_than_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_module, "MANIFEST_FILES", replace(MANIFEST_FILES, most=1))
+    with pytest.raises(TooLarge):
+        parse_manifest(FULL.to_bytes())
+
+
 def test_a_manifest_that_says_nothing_is_refused() -> None:
     with pytest.raises(WrongUse, match="at least one"):
         manifest(measurements=(), files={HashAlgorithm.SHA256: {}})
 
 
+@pytest.mark.parametrize("change", [{"serial": 0}, {"serial": 2**53 + 1}, {"artefact": ""}])
+def test_a_manifest_that_could_not_be_read_again_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WrongUse, match="making a manifest"):
+        manifest(**change)
+
+
 def test_a_manifest_that_ends_before_it_begins_is_refused() -> None:
-    with pytest.raises(WrongUse, match="end after"):
-        manifest(expires=datetime(2025, 1, 1, tzinfo=UTC))
+    for end in (datetime(2025, 1, 1, tzinfo=UTC), manifest().issued):
+        with pytest.raises(WrongUse, match="end after"):
+            manifest(expires=end)
 
 
 @given(st.binary(max_size=400))

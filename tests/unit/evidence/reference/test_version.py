@@ -37,3 +37,7 @@ def test_the_order_is_that_of_dpkg(one: str, other: str) -> None:
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(WrongUse):
         Version(text)
+
+
+def test_a_colon_after_letters_is_part_of_the_version() -> None:
+    assert Version("a:1") < Version("a:2") < Version("1:a:1")

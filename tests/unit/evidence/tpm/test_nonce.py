@@ -52,10 +52,6 @@ def test_no_two_different_challenges_commit_to_the_same() -> None:
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_a_nonce_or_key_of_another_length_is_refused(size: int) -> None:
     wrong = bytes(size)
-    for make in (
-        lambda: NonceWithKeys(wrong, TRANSPORT, WIREGUARD, None),
-        lambda: NonceWithKeys(NONCE, wrong, WIREGUARD, None),
-        lambda: NonceWithKeys(NONCE, TRANSPORT, wrong, None),
-    ):
+    for nonce, transport, wireguard in ((wrong, TRANSPORT, None), (NONCE, wrong, None), (NONCE, TRANSPORT, wrong)):
         with pytest.raises(WrongUse):
-            make()
+            NonceWithKeys(nonce, transport, wireguard, None)

@@ -121,6 +121,12 @@ def test_the_order_in_which_values_are_claimed_does_not_matter() -> None:
     assert verify(ecdsa().quote(attest(values()).to_bytes()), ecdsa(), backwards).pcrs.values == values().values
 
 
+def test_a_selection_is_shown_with_all_that_tells_it_from_another() -> None:
+    assert describe_selection(selection()) == "no selection"
+    both = selection((SHA256, (7, 0), 3), (SHA1, (), 4))
+    assert describe_selection(both) == "sha256:0,7 in 3 bytes+sha1:none in 4 bytes"
+
+
 # -- attack 7: freshness -----------------------------------------------------------------------------------------------
 
 
