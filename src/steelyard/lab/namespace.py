@@ -1,5 +1,6 @@
 """The network namespace that a rack has to itself: its cables and addresses are nobody else's."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,12 +35,10 @@ def delete_namespace(name: str, taps: Iterable[str]) -> None:
     """Take the namespace away, if it is there. The cables go by name, as a stranger in there could keep it alive."""
     if not exists(name):
         return
-    run(
-        "taking the rack's cables away",
-        ["ip", "-netns", name, "-force", "-batch", "-"],
-        "\n".join(f"tuntap del dev {tap} mode tap" for tap in taps),
-    )
-    run("taking the rack's network namespace away", ["ip", "netns", "del", name])
+    doing = "taking the rack's network namespace away"
+    there = {link["ifname"] for link in json.loads(run(doing, ["ip", "-netns", name, "-json", "link"]))}
+    run(doing, ["ip", "-netns", name, "-batch", "-"], "".join(f"link del {tap}\n" for tap in there.intersection(taps)))
+    run(doing, ["ip", "netns", "del", name])
 
 
 def inside(name: str, command: Sequence[str]) -> list[str]:

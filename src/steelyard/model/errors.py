@@ -236,7 +236,7 @@ class PayloadRejected(EvidenceRejected):
     remedy = "The key or the box is another one's; ask for both again, never try keys in turn."
 
 
-# -- this computer's fault: the emulated rack does not fit on it, or a part of it broke ---------------------------------
+# -- this computer's fault: the emulated rack does not fit on it, or a part of it broke --------------------------------
 
 
 class LabUnready(SteelyardError):

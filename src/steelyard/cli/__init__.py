@@ -1,0 +1,1 @@
+"""The ways in by terminal: they translate, they decide nothing."""
