@@ -1,1 +1,1 @@
-"""The ways in by terminal: they translate, they decide nothing."""
+"""The command line: it reads files, asks the core, and shows what it said. It decides nothing."""

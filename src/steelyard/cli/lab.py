@@ -27,7 +27,7 @@ LEAVE_KEY: Final = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
 DIRECTORY: Final = Path("/var/lib/steelyard/lab")
 
-lab = typer.Typer(
+app = typer.Typer(
     help="A rack of bare-metal machines on this computer: real firmware, TPMs, switch and BMCs.", no_args_is_help=True
 )
 
@@ -50,7 +50,7 @@ def _say(words: str) -> None:
     Console(stderr=True).print(words, highlight=False)
 
 
-@lab.command()
+@app.command()
 def up(
     *,
     directory: Directory = DIRECTORY,
@@ -78,13 +78,13 @@ def up(
     output.print(f"namespace: {inventory.namespace}", highlight=False)
 
 
-@lab.command()
+@app.command()
 def down(*, directory: Directory = DIRECTORY) -> None:
     """End everything that `up` started, also after a crash. Disks, TPMs and passwords stay."""
     rack.down(_rack(directory), _say)
 
 
-@lab.command()
+@app.command()
 def status(*, directory: Directory = DIRECTORY, as_json: AsJson = False) -> None:
     """Say how each node is, and what is wrong on purpose."""
     found = rack.status(_rack(directory))
@@ -99,7 +99,7 @@ def status(*, directory: Directory = DIRECTORY, as_json: AsJson = False) -> None
     Console().print(table)
 
 
-@lab.command()
+@app.command()
 def console(node: str, *, directory: Directory = DIRECTORY) -> None:
     """Sit at a node's serial line; Ctrl-] leaves it. Others may be at it as well."""
     files = _rack(directory).node(node)
@@ -137,7 +137,7 @@ def _talk(wire: socket.socket, keyboard: int) -> None:
                 return
 
 
-@lab.command()
+@app.command()
 def logs(
     part: Annotated[str | None, typer.Argument(help="A node, `switch`, or nothing: the supervisor.")] = None,
     *,
@@ -160,7 +160,7 @@ def logs(
         typer.echo(file.read_text("utf-8", "replace"))
 
 
-@lab.command()
+@app.command()
 def fault(
     target: Annotated[str, typer.Argument(help="NODE, NODE/bmc, or switch.")],
     name: Annotated[str, typer.Argument(metavar="FAULT", help="As in docs/lab.md; another name lists them.")],
@@ -174,13 +174,13 @@ def fault(
     _ask(directory, "fault", target=target, fault=name, state=state, image=where)
 
 
-@lab.command("restart-switch")
+@app.command("restart-switch")
 def restart_switch(*, directory: Directory = DIRECTORY) -> None:
     """Cut the switch's power and give it back."""
     _ask(directory, "restart")
 
 
-@lab.command()
+@app.command()
 def service(
     vlan: int,
     address: Annotated[str, typer.Argument(help="With its prefix: 10.0.0.1/24.")],
@@ -191,7 +191,7 @@ def service(
     _ask(directory, "leg", vlan=vlan, address=address)
 
 
-@lab.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def execute(command: list[str], *, directory: Directory = DIRECTORY) -> None:
     """Run a command in the rack's network namespace, where its BMCs and services are."""
     place = _rack(directory)

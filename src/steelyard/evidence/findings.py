@@ -7,10 +7,16 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why evidence is not good enough. The value is the stable code that programs read."""
 
+    BAD_QUOTE = "bad-quote"
+    """The quote proves nothing, so that nothing else was looked at."""
+    BAD_LOG = "bad-log"
+    """A log that is not the one the TPM saw, so that its entries were not looked at."""
     UNKNOWN_EVENT = "unknown-event"
     """An event that no accepted component and no rule covers."""
     MISSING_MEASUREMENT = "missing-measurement"
     """An accepted component that must be there was not measured, or only in part."""
+    TOO_OFTEN = "too-often"
+    """A component or a varying event measured more often than the policy allows."""
     OUT_OF_ORDER = "out-of-order"
     """Measurements of one component in another order than it makes them."""
     REVOKED_COMPONENT = "revoked-component"

@@ -222,6 +222,12 @@ class LogRejected(EvidenceRejected):
     code = "log-rejected"
 
 
+class FileSignatureRejected(EvidenceRejected):
+    """A file's signature that no key which may sign for it stands behind."""
+
+    code = "file-signature-rejected"
+
+
 class ReferenceRejected(EvidenceRejected):
     """A manifest that too few trusted keys signed, that is expired, older than one seen, or for other machines."""
 

@@ -1,0 +1,97 @@
+"""Writes the pages that come from the code: errors, limits, commands. `--check` only tells whether they are current."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import typer
+
+from steelyard.cli.main import app
+from steelyard.model import errors, limits
+
+DOCS = Path(__file__).parent
+MADE = "<!-- Made by docs/generate.py from the code; change it there. -->\n\n"
+
+
+def error_page() -> str:
+    lines = [
+        "# Errors",
+        "",
+        "Every error says what was being done, what was expected, what came. Programs read the code; the exit code is the",
+        "command line's.",
+        "",
+        "| code | exit | means | what to do |",
+        "| --- | --- | --- | --- |",
+    ]
+    for error in sorted(_kinds(errors.SteelyardError), key=lambda kind: (kind.exit_code, kind.code)):
+        meaning = (error.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"| `{error.code}` | {error.exit_code:d} | {meaning} | {error.remedy} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kinds(kind: type[errors.SteelyardError]) -> Iterator[type[errors.SteelyardError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _kinds(child)
+
+
+def limits_page() -> str:
+    lines = [
+        "# Limits on what is read",
+        "",
+        "Checked before the input is parsed; beyond them, `too-large`.",
+        "",
+        "| of what | most | because |",
+        "| --- | --- | --- |",
+    ]
+    for name, limit in vars(limits).items():
+        if isinstance(limit, limits.Limit):
+            what = name.lower().replace("_", " ")
+            lines.append(f"| {what} | {limit.most:,} {limit.unit} | {limit.reason} |")
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    lines = ["# Commands", "", "Exit codes: 0 good, 2 wrong use, 3 malformed input, 4 evidence rejected.", ""]
+    for path, command in _commands("steelyard", typer.main.get_command(app)):
+        with click.Context(command, info_name=path) as context:
+            usage = " ".join(command.collect_usage_pieces(context))
+            lines += [f"## `{path} {usage}`", "", (command.help or "").strip(), ""]
+            for parameter in command.params:
+                if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
+                    kind = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+                    needed = " (needed)" if parameter.required else ""
+                    lines.append(f"- `{', '.join(parameter.opts)}{kind}`{needed}: {parameter.help}")
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from _commands(f"{path} {name}", child)
+    else:
+        yield path, command
+
+
+PAGES = {"errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}
+
+
+def main() -> None:
+    old = []
+    for name, make in PAGES.items():
+        title, rest = make().split("\n", 1)
+        page = f"{title}\n\n{MADE}{rest.lstrip()}"
+        path = DOCS / name
+        if path.is_file() and path.read_text() == page:
+            continue
+        if "--check" in sys.argv[1:]:
+            old.append(name)
+        else:
+            path.write_text(page)
+    if old:
+        sys.exit(f"not up to date: {', '.join(old)}; run ./check fix")
+
+
+main()

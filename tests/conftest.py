@@ -1,0 +1,26 @@
+"""How hard the random tests search: briefly and repeatably in every run, at random and for long in a hunt."""
+
+import os
+import time
+
+import pytest
+from hypothesis import settings
+
+_MINUTES = os.environ.get("STEELYARD_FUZZ_MINUTES")
+
+settings.register_profile("check", deadline=None, derandomize=True, database=None, max_examples=100)
+settings.register_profile("hunt", deadline=None, database=None, max_examples=1000)
+settings.load_profile("check" if _MINUTES is None else "hunt")
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """In a hunt, run each test again and again, each time on other inputs, until its share of the time is over."""
+    if _MINUTES is None:
+        return None
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    end = time.monotonic() + float(_MINUTES) * 60 * workers / len(pyfuncitem.session.items)
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    while True:
+        pyfuncitem.obj(**arguments)
+        if time.monotonic() >= end:
+            return True
