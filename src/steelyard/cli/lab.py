@@ -19,7 +19,7 @@ from rich.table import Table
 from steelyard.lab import control, rack
 from steelyard.lab.inventory import encode_inventory
 from steelyard.lab.namespace import inside
-from steelyard.lab.plan import Firmware, NetworkBoot
+from steelyard.lab.plan import Firmware, Machines, NetworkBoot
 from steelyard.lab.state import RackDirectory
 from steelyard.model.errors import WrongUse
 
@@ -54,6 +54,7 @@ def _say(words: str) -> None:
 def up(
     *,
     directory: Directory = DIRECTORY,
+    machines: Annotated[Machines | None, typer.Option(help="Real firmware, or by the thousand.")] = None,
     nodes: Annotated[int | None, typer.Option(help="How many.", show_default="2")] = None,
     nics: Annotated[int | None, typer.Option(help="Network cards in each node.", show_default="1")] = None,
     memory: Annotated[int | None, typer.Option(help="MiB in each node.", show_default="512")] = None,
@@ -62,7 +63,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Build what is missing, start the rack, and print what it holds. All nodes are off, all ports shut."""
-    wish = rack.ShapeWish(nodes, nics, memory, firmware, network_boot)
+    wish = rack.ShapeWish(machines, nodes, nics, memory, firmware, network_boot)
     place = _rack(directory)
     inventory = rack.up(place, wish, _say)
     if as_json:

@@ -29,6 +29,7 @@ from steelyard.lab.plan import (
     SWITCH_ADDRESS,
     SWITCH_NAME,
     Firmware,
+    Machines,
     NodeFiles,
     NodePlan,
     RackShape,
@@ -48,11 +49,18 @@ Progress = Callable[[str], None]
 def build_rack(directory: RackDirectory, shape: RackShape, nodes: Iterable[NodePlan], say: Progress) -> None:
     """Make what is missing of the rack. Anything half made by a build that was broken off is made again."""
     nodes = tuple(nodes)
-    _build_firmware(directory, shape)
     _build_credentials(directory, nodes)
     _build_bmc_keys(directory, nodes)
     for node in nodes:
         directory.node(node.name).root.mkdir(parents=True, exist_ok=True)
+    if shape.machines is Machines.EMULATED:
+        _build_machines(directory, shape, nodes, say)
+
+
+def _build_machines(directory: RackDirectory, shape: RackShape, nodes: Iterable[NodePlan], say: Progress) -> None:
+    # A copy, so that a package's update does not change what the nodes measure.
+    _copy(FIRMWARE_FILES[shape.firmware].code, directory.firmware)
+    for node in nodes:
         _build_disk(directory.node(node.name), shape.firmware)
     lacking = [files for node in nodes if not (files := directory.node(node.name)).tpm.exists()]
     if not lacking:
@@ -65,11 +73,6 @@ def build_rack(directory: RackDirectory, shape: RackShape, nodes: Iterable[NodeP
         made = pool.map(lambda files: build_tpm(configuration, files.tpm, files.endorsement_certificates), lacking[1:])
         for number, _ in enumerate(made, start=2):
             say(f"TPM {number} of {len(lacking)} made")
-
-
-def _build_firmware(directory: RackDirectory, shape: RackShape) -> None:
-    """Copy the firmware, so that a package's update does not change what the nodes measure."""
-    _copy(FIRMWARE_FILES[shape.firmware].code, directory.firmware)
 
 
 def build_modified_firmware(directory: RackDirectory) -> None:
@@ -250,7 +253,9 @@ def take_inventory(directory: RackDirectory, nodes: Iterable[NodePlan]) -> inven
             SERVICES_PORT,
         ),
         maker_certificates=tuple(
-            (directory.maker / name).read_text("ascii") for name in ("swtpm-localca-rootca-cert.pem", "issuercert.pem")
+            certificate.read_text("ascii")
+            for name in ("swtpm-localca-rootca-cert.pem", "issuercert.pem")
+            if (certificate := directory.maker / name).exists()
         ),
         nodes=tuple(
             inventory_node(

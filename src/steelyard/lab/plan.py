@@ -13,7 +13,8 @@ from typing import Final
 
 from steelyard.model.errors import WrongUse
 
-MOST_NODES: Final = 64
+MOST_EMULATED_NODES: Final = 64
+MOST_SIMULATED_NODES: Final = 4000
 MOST_NICS: Final = 4
 LEAST_MEMORY_MIB: Final = 192
 MOST_MEMORY_MIB: Final = 65536
@@ -29,6 +30,14 @@ IPMI_PORT: Final = 623
 REDFISH_PORT: Final = 443
 BRIDGE: Final = "rack"
 SERVICES_PORT: Final = "services"
+
+
+class Machines(StrEnum):
+    """What the nodes are."""
+
+    EMULATED = "emulated"
+    SIMULATED = "simulated"
+    """No processor, no firmware, no TPM, and no frames: only their BMCs and switch ports, by the thousand."""
 
 
 class Firmware(StrEnum):
@@ -81,6 +90,7 @@ class BootDevice(StrEnum):
 class RackShape:
     """What the one who asks for a rack may choose. Raises WrongUse beyond the limits above."""
 
+    machines: Machines
     nodes: int
     nics: int
     memory_mib: int
@@ -88,8 +98,9 @@ class RackShape:
     network_boot: NetworkBoot
 
     def __post_init__(self) -> None:
+        most_nodes = MOST_EMULATED_NODES if self.machines is Machines.EMULATED else MOST_SIMULATED_NODES
         for what, number, least, most in (
-            ("nodes", self.nodes, 1, MOST_NODES),
+            (f"{self.machines} nodes", self.nodes, 1, most_nodes),
             ("NICs in a node", self.nics, 1, MOST_NICS),
             ("MiB of memory in a node", self.memory_mib, LEAST_MEMORY_MIB, MOST_MEMORY_MIB),
         ):
@@ -116,9 +127,18 @@ class NodePlan:
     nics: tuple[NicPlan, ...]
 
 
-def plan_nodes(count: int, nics: int) -> tuple[NodePlan, ...]:
-    """Return the nodes n1, n2, ... with addresses that are free of one another. `count` may be thousands."""
-    return tuple(_plan_node(number, nics) for number in range(1, count + 1))
+def plan_nodes(shape: RackShape) -> tuple[NodePlan, ...]:
+    """Return the nodes n1, n2, ... with addresses that are free of one another."""
+    return tuple(_plan_node(number, shape.nics) for number in range(1, shape.nodes + 1))
+
+
+def plan_cables(shape: RackShape) -> tuple[str, ...]:
+    """Return the names of the tap devices between cards and switch ports; simulated nodes have none."""
+    match shape.machines:
+        case Machines.EMULATED:
+            return tuple(nic.port for node in plan_nodes(shape) for nic in node.nics)
+        case Machines.SIMULATED:
+            return ()
 
 
 def _plan_node(number: int, nics: int) -> NodePlan:
@@ -304,4 +324,8 @@ def swtpm_arguments(state: Path, log: Path, control: int) -> list[str]:
 
 def memory_needed_mib(shape: RackShape) -> int:
     """Return what a rack takes with all its nodes on: guest memory, translated code, firmware and the programs."""
-    return shape.nodes * (shape.memory_mib + 192) + 200
+    match shape.machines:
+        case Machines.EMULATED:
+            return shape.nodes * (shape.memory_mib + 192) + 200
+        case Machines.SIMULATED:
+            return shape.nodes // 2 + 200

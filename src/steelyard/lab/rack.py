@@ -13,7 +13,7 @@ from steelyard.lab.accelerator import choose_accelerator
 from steelyard.lab.build import build_rack, take_inventory
 from steelyard.lab.inventory import Inventory, encode_inventory
 from steelyard.lab.namespace import create_namespace, delete_namespace, inside
-from steelyard.lab.plan import Firmware, NetworkBoot, NodePlan, RackShape, plan_nodes
+from steelyard.lab.plan import Accelerator, Firmware, Machines, NetworkBoot, RackShape, plan_cables, plan_nodes
 from steelyard.lab.preflight import check_computer, look_at_computer
 from steelyard.lab.processes import end_processes, identify, lives
 from steelyard.lab.state import Rack, RackDirectory, write_private
@@ -22,7 +22,7 @@ from steelyard.model.errors import LabFailed, WrongUse
 Progress = Callable[[str], None]
 
 STANDARD_SHAPE: Final = RackShape(
-    nodes=2, nics=1, memory_mib=512, firmware=Firmware.OVMF, network_boot=NetworkBoot.HTTP
+    machines=Machines.EMULATED, nodes=2, nics=1, memory_mib=512, firmware=Firmware.OVMF, network_boot=NetworkBoot.HTTP
 )
 
 
@@ -30,6 +30,7 @@ STANDARD_SHAPE: Final = RackShape(
 class ShapeWish:
     """What the one who asks for a rack says of its shape; None: nothing."""
 
+    machines: Machines | None
     nodes: int | None
     nics: int | None
     memory_mib: int | None
@@ -41,6 +42,7 @@ def settle_shape(wish: ShapeWish, built: RackShape | None) -> RackShape:
     """Return the shape that follows the wish. Raises WrongUse if a rack is built already and is another."""
     ground = built or STANDARD_SHAPE
     shape = RackShape(
+        machines=wish.machines or ground.machines,
         nodes=wish.nodes if wish.nodes is not None else ground.nodes,
         nics=wish.nics if wish.nics is not None else ground.nics,
         memory_mib=wish.memory_mib if wish.memory_mib is not None else ground.memory_mib,
@@ -63,25 +65,33 @@ def up(directory: RackDirectory, wish: ShapeWish, say: Progress) -> Inventory:
     with directory.locked():
         built = directory.read_rack()
         shape = settle_shape(wish, built.shape if built else None)
-        nodes = plan_nodes(shape.nodes, shape.nics)
+        nodes = plan_nodes(shape)
         if _runs(directory):
             say("the rack is up already")
             return take_inventory(directory, nodes)
-        _take_down(directory, nodes, say)
+        _take_down(directory, shape, say)
         check_computer(look_at_computer(shape), shape)
         if built is None:
-            accelerator = choose_accelerator(shape.firmware)
-            say(f"processors: {accelerator}")
-            directory.write_rack(Rack(shape, accelerator))
+            directory.write_rack(Rack(shape, _choose_accelerator(shape, say)))
         build_rack(directory, shape, nodes, say)
         inventory = take_inventory(directory, nodes)
         write_private(directory.inventory, encode_inventory(inventory))
         try:
-            _start(directory, nodes, say)
+            _start(directory, shape, say)
         except BaseException:
-            _take_down(directory, nodes, say)
+            _take_down(directory, shape, say)
             raise
         return inventory
+
+
+def _choose_accelerator(shape: RackShape, say: Progress) -> Accelerator:
+    match shape.machines:
+        case Machines.EMULATED:
+            accelerator = choose_accelerator(shape.firmware)
+            say(f"processors: {accelerator}")
+            return accelerator
+        case Machines.SIMULATED:
+            return Accelerator.TCG
 
 
 def down(directory: RackDirectory, say: Progress) -> None:
@@ -90,7 +100,7 @@ def down(directory: RackDirectory, say: Progress) -> None:
         raise WrongUse("taking the rack down", expected="a rack", found=f"no directory {directory.root}")
     with directory.locked():
         rack = directory.read_rack()
-        _take_down(directory, plan_nodes(rack.shape.nodes, rack.shape.nics) if rack else (), say)
+        _take_down(directory, rack.shape if rack else None, say)
 
 
 def status(directory: RackDirectory) -> Mapping[str, Any]:
@@ -110,10 +120,10 @@ def _runs(directory: RackDirectory) -> bool:
     return True
 
 
-def _start(directory: RackDirectory, nodes: tuple[NodePlan, ...], say: Progress) -> None:
+def _start(directory: RackDirectory, shape: RackShape, say: Progress) -> None:
     # On record before it is there: whatever happens from here on, `down` knows what to look for.
     directory.write_running(())
-    create_namespace(directory.namespace, [nic.port for node in nodes for nic in node.nics])
+    create_namespace(directory.namespace, plan_cables(shape))
     reading, writing = os.pipe()
     with os.fdopen(reading, encoding="utf-8") as reports:
         try:
@@ -157,7 +167,7 @@ def _hear_out(reports: Iterable[str], say: Progress, directory: RackDirectory) -
     )
 
 
-def _take_down(directory: RackDirectory, nodes: tuple[NodePlan, ...], say: Progress) -> None:
+def _take_down(directory: RackDirectory, shape: RackShape | None, say: Progress) -> None:
     """End what is on record, and nothing else."""
     running = directory.read_running()
     if running is None:
@@ -165,6 +175,6 @@ def _take_down(directory: RackDirectory, nodes: tuple[NodePlan, ...], say: Progr
     # The supervisor comes first on the record, and ends the rest in good order; what it leaves is ended after it.
     end_processes(running.processes[:1])
     end_processes(running.processes[1:])
-    delete_namespace(running.namespace, [nic.port for node in nodes for nic in node.nics])
+    delete_namespace(running.namespace, plan_cables(shape) if shape else ())
     directory.forget_running()
     say("the rack is down")

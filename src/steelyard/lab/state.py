@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from steelyard.lab.plan import Accelerator, Firmware, NetworkBoot, NodeFiles, RackShape
+from steelyard.lab.plan import Accelerator, Firmware, Machines, NetworkBoot, NodeFiles, RackShape
 from steelyard.lab.processes import ProcessIdentity, boot_identity
 from steelyard.model.errors import WrongUse
 
@@ -138,6 +138,7 @@ class RackDirectory:
             shape = document["shape"]
             return Rack(
                 RackShape(
+                    machines=Machines(shape["machines"]),
                     nodes=shape["nodes"],
                     nics=shape["nics"],
                     memory_mib=shape["memory_mib"],

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from steelyard.lab import control
-from steelyard.lab.bmc.controller import Controller, FileStore
+from steelyard.lab.bmc.controller import Controller, FileStore, Machine
 from steelyard.lab.bmc.ipmi import IpmiEndpoint
 from steelyard.lab.bmc.redfish import RedfishService
 from steelyard.lab.build import BMC_USER, build_modified_firmware, build_other_image, build_other_tpm, read_credentials
@@ -25,10 +26,11 @@ from steelyard.lab.children import Children
 from steelyard.lab.console import Console
 from steelyard.lab.faults import BmcFault, NodeFault, SwitchFault
 from steelyard.lab.machine import EmulatedMachine
-from steelyard.lab.plan import IPMI_PORT, REDFISH_PORT, NodePlan, plan_nodes
+from steelyard.lab.plan import IPMI_PORT, REDFISH_PORT, Machines, NodePlan, plan_nodes
 from steelyard.lab.processes import identify
+from steelyard.lab.simulation import SimulatedMachine
 from steelyard.lab.state import Rack, RackDirectory
-from steelyard.lab.switch import OpenVSwitch, ServiceLeg
+from steelyard.lab.switch import OpenVSwitch, PortKind, ServiceLeg
 from steelyard.model.errors import LabFailed, LabUnready, SteelyardError, WrongUse
 from steelyard.model.secret import Secret
 
@@ -45,6 +47,7 @@ class Report(Protocol):
         ...
 
 
+_PORTS: Final = {Machines.EMULATED: PortKind.SYSTEM, Machines.SIMULATED: PortKind.DUMMY}
 SWITCH_TARGET: Final = "switch"
 BMC_SUFFIX: Final = "/bmc"
 
@@ -101,8 +104,9 @@ class Supervisor:
         self._directory = directory
         self._rack = rack
         self._children = children
-        nodes = plan_nodes(rack.shape.nodes, rack.shape.nics)
-        self._switch = OpenVSwitch(directory.switch, children, [nic.port for node in nodes for nic in node.nics])
+        nodes = plan_nodes(rack.shape)
+        ports = [nic.port for node in nodes for nic in node.nics]
+        self._switch = OpenVSwitch(directory.switch, children, ports, _PORTS[rack.shape.machines])
         self._consoles: dict[str, Console] = {}
         self._machines: dict[str, EmulatedMachine] = {}
         self._bmcs: dict[str, Bmc] = {}
@@ -114,11 +118,14 @@ class Supervisor:
 
     def _add_node(self, node: NodePlan, password: Secret) -> None:
         files = self._directory.node(node.name)
-        console = Console(files.console_record)
-        machine = EmulatedMachine(node, self._rack, self._directory, self._children, console)
+        console: Console | None = None
+        machine: Machine = SimulatedMachine()
+        if self._rack.shape.machines is Machines.EMULATED:
+            console = self._consoles[node.name] = Console(files.console_record)
+            machine = self._machines[node.name] = EmulatedMachine(
+                node, self._rack, self._directory, self._children, console
+            )
         controller = Controller(node, machine, console, FileStore(files.bmc_settings))
-        self._consoles[node.name] = console
-        self._machines[node.name] = machine
         self._bmcs[node.name] = Bmc(controller, password, self._directory.bmc_keys / f"{node.name}.pem")
 
     async def run(self, report: Report) -> None:
@@ -136,9 +143,10 @@ class Supervisor:
     async def _start(self, report: Report) -> None:
         await self._switch.start()
         report(progress="switch up, all ports shut")
-        for name, bmc in self._bmcs.items():
+        for bmc in self._bmcs.values():
             await bmc.start()
-            self._servers.append(await self._consoles[name].serve(self._directory.node(name).console_socket))
+        for name, console in self._consoles.items():
+            self._servers.append(await console.serve(self._directory.node(name).console_socket))
         report(progress=f"{len(self._bmcs)} BMCs answer")
         verbs = {"status": self._status, "fault": self._fault, "restart": self._restart, "leg": self._leg}
         self._servers.append(await control.serve(self._directory.control_socket, verbs))
@@ -164,7 +172,7 @@ class Supervisor:
                     "name": name,
                     "power": bmc.controller.true_power,
                     "bmc": str(bmc.controller.node.bmc_address),
-                    "faults": sorted(self._machines[name].faults),
+                    "faults": sorted(self._machines[name].faults) if name in self._machines else [],
                     "bmc_faults": sorted(bmc.controller.faults),
                 }
                 for name, bmc in self._bmcs.items()
@@ -192,6 +200,8 @@ class Supervisor:
             await bmc.set_faults(_changed(bmc.controller.faults, bmc_fault, set_it=set_it))
         else:
             node_fault = _known_fault(NodeFault, name, self._known_node(target))
+            if target not in self._machines:
+                raise WrongUse(f"making {target} fail", expected="a machine", found="a simulated one: its BMC can fail")
             if set_it:
                 await asyncio.to_thread(self._prepare, node_fault, target, request["image"])
             machine = self._machines[target]
@@ -233,6 +243,9 @@ def _changed(present: set[F], fault: F, *, set_it: bool) -> frozenset[F]:
 def main(arguments: list[str]) -> int:
     """Run the supervisor of the rack in the directory given."""
     directory = RackDirectory(Path(arguments[0]))
+    # Three sockets for each BMC: a thousand of them are more than a process starts with.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with os.fdopen(int(arguments[1]), "w", buffering=1) as ready:
 

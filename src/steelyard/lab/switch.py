@@ -8,6 +8,7 @@ import ipaddress
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -50,18 +51,18 @@ class ServiceLeg:
         return f"vlan{self.vlan}"
 
 
-class PortKind:
+class PortKind(StrEnum):
     """How Open vSwitch opens a port: a device that is there, one that it makes, or none at all."""
 
-    SYSTEM: Final = "system"
-    INTERNAL: Final = "internal"
-    DUMMY: Final = "dummy"
+    SYSTEM = "system"
+    INTERNAL = "internal"
+    DUMMY = "dummy"
 
 
 class OpenVSwitch:
     """The switch's two processes and its database.
 
-    dummy  no frames at all: for tests at scale, where only the management side is wanted.
+    node_ports  what the nodes' ports are; with `DUMMY` there are no frames at all, and the management side is the same.
     """
 
     def __init__(
@@ -69,15 +70,14 @@ class OpenVSwitch:
         folder: Path,
         children: Children,
         ports: Sequence[str],
-        management_address: ipaddress.IPv4Address = SWITCH_ADDRESS,
-        node_port_kind: str = PortKind.SYSTEM,
+        node_ports: PortKind,
     ) -> None:
         self.faults: set[SwitchFault] = set()
         self._folder = folder
         self._children = children
         self._ports = ports
-        self._node_port_kind = node_port_kind
-        self._remotes = (f"punix:{folder / 'management.sock'}", f"ptcp:{OVSDB_PORT}:{management_address}")
+        self._node_ports = node_ports
+        self._remotes = (f"punix:{folder / 'management.sock'}", f"ptcp:{OVSDB_PORT}:{SWITCH_ADDRESS}")
         self._legs: dict[int, ServiceLeg] = {}
         self._database: Child | None = None
         self._forwarder: Child | None = None
@@ -155,7 +155,7 @@ class OpenVSwitch:
             await run_beside("making the switch's database", ["ovsdb-tool", "create", str(self._conf), str(OVS_SCHEMA)])
         self._database = await self._start_database("ovsdb-server", self._conf, [f"punix:{self._inner}"])
         await self._vsctl("preparing the switch", ["--no-wait", "init"])
-        dummy = ["--enable-dummy=override"] if self._node_port_kind == PortKind.DUMMY else []
+        dummy = ["--enable-dummy=override"] if self._node_ports is PortKind.DUMMY else []
         self._forwarder = await self._children.start(
             "switch ovs-vswitchd",
             [
@@ -203,20 +203,28 @@ class OpenVSwitch:
 
     # -- the configuration --
 
-    async def _configure(self, node_ports: Mapping[str, str]) -> None:
+    async def _configure(self, settings: Mapping[str, str]) -> None:
         """Make the bridge with all its ports in one change."""
-        datapath = "dummy" if self._node_port_kind == PortKind.DUMMY else "netdev"
+        datapath, services = (
+            ("dummy", PortKind.DUMMY) if self._node_ports is PortKind.DUMMY else ("netdev", PortKind.INTERNAL)
+        )
         command = [
             *("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, f"datapath_type={datapath}", "fail_mode=standalone"),
             # The bridge's own port is a way into the namespace; nobody is to come in by it.
             *("--", "set", "port", BRIDGE, *_columns(SHUT)),
             *("--", "add-port", BRIDGE, SERVICES_PORT, *_columns(SERVICES_TRUNK)),
-            *("--", "set", "interface", SERVICES_PORT, f"type={PortKind.INTERNAL}"),
+            *(
+                "--",
+                "set",
+                "interface",
+                SERVICES_PORT,
+                f"type={services}",
+            ),
         ]
         for port in self._ports:
-            command += ["--", "add-port", BRIDGE, port, *_columns(node_ports)]
-            if self._node_port_kind != PortKind.SYSTEM:
-                command += ["--", "set", "interface", port, f"type={self._node_port_kind}"]
+            command += ["--", "add-port", BRIDGE, port, *_columns(settings)]
+            if self._node_ports is not PortKind.SYSTEM:
+                command += ["--", "set", "interface", port, f"type={self._node_ports}"]
         await self._vsctl("configuring the switch", command)
 
     async def _vsctl(self, doing: str, command: Sequence[str]) -> None:

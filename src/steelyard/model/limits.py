@@ -23,6 +23,7 @@ MIB: Final = 1024 * KIB
 TPM_STRUCTURE_BYTES: Final = Limit(4 * KIB, "bytes", "a TPM's largest response is 4 KiB")
 PCR_SELECTIONS: Final = Limit(16, "banks", "TPM2_NUM_PCR_BANKS is 16 in the reference implementation")
 PCR_SELECT_BYTES: Final = Limit(4, "bytes", "PC Client TPMs have 24 PCRs, 3 bytes; one more is allowed for")
+PCR_FILE_BYTES: Final = Limit(20 * KIB, "bytes", "tpm2-tools hold 32 lists of 8 PCRs, 532 bytes each")
 CERTIFICATE_BYTES: Final = Limit(16 * KIB, "bytes", "endorsement certificates are 0.7 to 2 KiB")
 CHAIN_CERTIFICATES: Final = Limit(8, "certificates", "makers' chains have 2 to 4")
 MAKER_CERTIFICATES: Final = Limit(2000, "certificates", "all makers' published roots and intermediates are some 500")
