@@ -16,14 +16,18 @@ def exists(name: str) -> bool:
     return (NAMESPACES / name).exists()
 
 
-def create_namespace(name: str, taps: Iterable[str]) -> None:
-    """Make the namespace with a tap device for each cable of a node. Raises LabUnready, LabFailed."""
+def check_namespace_free(name: str) -> None:
+    """Return if no namespace has this name. Raises LabUnready: one that is there is not ours to use or to delete."""
     if exists(name):
         raise LabUnready(
             "making the rack's network namespace",
             expected=f"no namespace {name} yet",
             found=f"one that this rack has no record of; if nobody uses it: ip netns del {name}",
         )
+
+
+def create_namespace(name: str, taps: Iterable[str]) -> None:
+    """Make the namespace with a tap device for each cable of a node. Raises LabFailed."""
     run("making the rack's network namespace", ["ip", "netns", "add", name])
     lines = ["link set lo up"]
     for tap in taps:

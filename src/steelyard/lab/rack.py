@@ -12,7 +12,7 @@ from steelyard.lab import control
 from steelyard.lab.accelerator import choose_accelerator
 from steelyard.lab.build import build_rack, take_inventory
 from steelyard.lab.inventory import Inventory, encode_inventory
-from steelyard.lab.namespace import create_namespace, delete_namespace, inside
+from steelyard.lab.namespace import check_namespace_free, create_namespace, delete_namespace, inside
 from steelyard.lab.plan import Accelerator, Firmware, Machines, NetworkBoot, RackShape, plan_cables, plan_nodes
 from steelyard.lab.preflight import check_computer, look_at_computer
 from steelyard.lab.processes import end_processes, identify, lives
@@ -71,6 +71,7 @@ def up(directory: RackDirectory, wish: ShapeWish, say: Progress) -> Inventory:
             return take_inventory(directory, nodes)
         _take_down(directory, shape, say)
         check_computer(look_at_computer(shape), shape)
+        check_namespace_free(directory.namespace)
         if built is None:
             directory.write_rack(Rack(shape, _choose_accelerator(shape, say)))
         build_rack(directory, shape, nodes, say)

@@ -73,6 +73,7 @@ class Bmc:
             await redfish.start(address, REDFISH_PORT, self._keys)
             self._redfish = redfish
         except OSError as cause:
+            await self.stop()
             raise LabUnready(
                 f"starting the BMC of {self.controller.node.name}",
                 expected=f"UDP port {IPMI_PORT} and TCP port {REDFISH_PORT} free at {address}",
@@ -88,13 +89,12 @@ class Bmc:
         self._ipmi = self._redfish = None
 
     async def set_faults(self, wanted: frozenset[BmcFault]) -> None:
-        """Have exactly the faults `wanted`."""
-        unreachable = BmcFault.UNREACHABLE in wanted
-        self.controller.faults = set(wanted)
-        if unreachable:
+        """Have exactly the faults `wanted`. Raises LabUnready if it cannot be made to answer again."""
+        if BmcFault.UNREACHABLE in wanted:
             await self.stop()
         elif self._redfish is None:
             await self.start()
+        self.controller.faults = set(wanted)
 
 
 class Supervisor:
