@@ -1,12 +1,10 @@
 """A Linux for the rack's nodes that does what it is told over the serial line, and what it is told in answer.
 
-Each line that it reads is a verb with an argument; what it says ends with a line "done VERB". The TPM is driven from
-outside: `tpm2-tools` run on this computer, and the commands go over the serial line to the node's TPM and back.
+The TPM is driven from outside: `tpm2-tools` run on this computer, and the commands go over the serial line to the
+node's TPM and back.
 """
 
 import base64
-import re
-import select
 import socket
 import subprocess
 import sys
@@ -16,20 +14,23 @@ from typing import Final
 
 import pytest
 
+from tests.lab_rack import serial_line
 from tests.lab_rack.rack import Rack
 from tests.machine import find_packaged, unified_image
 from tests.tpm import require_programs
 
 UP: Final = "guest: up"
 _MODULES: Final = (
-    "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci",
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
+    "drivers/acpi/button",
+    "drivers/input/evdev",
 )
 """In the order in which they need one another. Seen in Debian's 6.1 cloud kernel."""
 
@@ -40,14 +41,14 @@ for module in @MODULES@; do insmod /modules/$module.ko; done
 ip link set lo up
 ip link set eth0 up
 echo "@UP@"
-while read -r verb argument; do
-    echo "begin $verb"
+while read -r token verb argument; do
+    echo "begin $token"
     case $verb in
     tpm) exec 3<>/dev/tpm0; echo "$argument" | xxd -r -p >&3; xxd -p <&3; exec 3>&- ;;
     read) base64 "$argument" ;;
     run) eval "$argument" ;;
     esac
-    echo "done $verb"
+    echo "done $token"
 done
 """
 
@@ -78,20 +79,15 @@ class Guest:
             if time.monotonic() > limit:
                 pytest.fail(f"{name} did not come up; it said: {rack.console_since(name, begin)[-2000:]}")
             time.sleep(0.05)
-        guest = cls(rack.open_console(name))
-        # What was said before a listener came is shown first; after an answer of this moment nothing old is left.
-        guest.ask("run", f"echo hello {time.monotonic_ns()}")
-        return guest
+        return cls(rack.open_console(name))
 
     def ask(self, verb: str, argument: str, seconds: float = 60) -> str:
         """Return what the guest says to a verb."""
-        _drain(self._wire)
-        self._wire.sendall(f"{verb} {argument}\n".encode())
-        return hear_answer(self._wire, verb, seconds)
+        return serial_line.ask(self._wire, verb, argument, seconds)
 
     def tell(self, verb: str, argument: str) -> None:
         """Tell it something that it does not live to answer."""
-        self._wire.sendall(f"{verb} {argument}\n".encode())
+        self._wire.sendall(f"last {verb} {argument}\n".encode())
 
     def read(self, path: str) -> bytes:
         """Return a file's content."""
@@ -99,24 +95,6 @@ class Guest:
 
     def close(self) -> None:
         self._wire.close()
-
-
-def _drain(wire: socket.socket) -> None:
-    while select.select([wire], [], [], 0)[0] and wire.recv(65536):
-        pass
-
-
-def hear_answer(wire: socket.socket, verb: str, seconds: float) -> str:
-    """Return what stands between "begin VERB" and "done VERB"."""
-    wire.settimeout(seconds)
-    heard = ""
-    pattern = re.compile(rf"begin {verb}\r?\n(.*?)\r?\n?done {verb}\r?\n", re.DOTALL)
-    while (match := pattern.search(heard)) is None:
-        said = wire.recv(65536)
-        if not said:
-            pytest.fail(f"the console closed; it said: {heard[-2000:]}")
-        heard += said.decode(errors="replace")
-    return match[1].replace("\r", "")
 
 
 # -- the node's TPM ----------------------------------------------------------------------------------------------------
@@ -129,7 +107,7 @@ class NodeTpm:
         require_programs({"tpm2_quote": "tpm2-tools"})
         self._folder = folder
         socket_path = rack.root / "nodes" / name / "console.sock"
-        self._tcti = f"cmd:{sys.executable} {Path(__file__).resolve()} {socket_path}"
+        self._tcti = f"cmd:{sys.executable} {serial_line.__file__} {socket_path}"
 
     def run(self, *command: str) -> bytes:
         """Run one of tpm2-tools in the folder; return what it printed."""
@@ -137,22 +115,3 @@ class NodeTpm:
         done = subprocess.run([tool, "-T", self._tcti, *arguments], cwd=self._folder, capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
-
-
-def carry(path: str) -> None:
-    """Carry TPM commands from standard input to a guest, and its TPM's responses to standard output.
-
-    Commands and responses say their size in bytes 2 to 6, big-endian. Source: TPM 2.0 Library, Part 1, section 18.
-    """
-    with socket.socket(socket.AF_UNIX) as wire:
-        wire.connect(path)
-        while head := sys.stdin.buffer.read(6):
-            command = head + sys.stdin.buffer.read(int.from_bytes(head[2:], "big") - 6)
-            _drain(wire)
-            wire.sendall(b"tpm " + command.hex().encode() + b"\n")
-            sys.stdout.buffer.write(bytes.fromhex(hear_answer(wire, "tpm", 60)))
-            sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    carry(sys.argv[1])
