@@ -36,9 +36,9 @@ async def serve(path: Path, verbs: Mapping[str, Verb]) -> asyncio.Server:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            request = json.loads(await reader.readline())
+            line = await reader.readline()
             try:
-                response: Mapping[str, Any] = {"answer": await verbs[request["verb"]](request)}
+                response: Mapping[str, Any] = {"answer": await _carry_out(line, verbs)}
             except SteelyardError as refused:
                 response = {"error": encode_error(refused)}
             writer.write(json.dumps(response).encode() + b"\n")
@@ -50,6 +50,15 @@ async def serve(path: Path, verbs: Mapping[str, Verb]) -> asyncio.Server:
 
     path.unlink(missing_ok=True)
     return await asyncio.start_unix_server(answer, path, limit=LINE_BYTES)
+
+
+async def _carry_out(line: bytes, verbs: Mapping[str, Verb]) -> Mapping[str, Any]:
+    try:
+        request = json.loads(line)
+        verb = verbs[request["verb"]]
+    except (ValueError, KeyError, TypeError) as cause:
+        raise WrongUse("asking the rack", expected=f"one of {', '.join(verbs)}", found=repr(cause)) from cause
+    return await verb(request)
 
 
 def ask(path: Path, verb: str, **arguments: object) -> Mapping[str, Any]:

@@ -107,8 +107,8 @@ class RackDirectory:
     def prepare(self) -> None:
         """Make the directory, for its owner alone. Raises WrongUse if it is another's, or holds something else."""
         doing = f"preparing {self.root} for a rack"
-        if len(str(self.root)) > LONGEST_DIRECTORY:
-            raise WrongUse(doing, expected=f"a path of at most {LONGEST_DIRECTORY} characters", found=str(self.root))
+        if len(os.fsencode(self.root)) > LONGEST_DIRECTORY:
+            raise WrongUse(doing, expected=f"a path of at most {LONGEST_DIRECTORY} bytes", found=str(self.root))
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as cause:

@@ -100,6 +100,9 @@ class Bmc:
 class Supervisor:
     """Everything that runs of a rack."""
 
+    VERBS: Final = ("status", "fault", "restart", "leg")
+    """What may be asked over the control socket."""
+
     def __init__(self, directory: RackDirectory, rack: Rack, children: Children) -> None:
         self._directory = directory
         self._rack = rack
@@ -148,7 +151,7 @@ class Supervisor:
         for name, console in self._consoles.items():
             self._servers.append(await console.serve(self._directory.node(name).console_socket))
         report(progress=f"{len(self._bmcs)} BMCs answer")
-        verbs = {"status": self._status, "fault": self._fault, "restart": self._restart, "leg": self._leg}
+        verbs = {verb: getattr(self, f"_{verb}") for verb in self.VERBS}
         self._servers.append(await control.serve(self._directory.control_socket, verbs))
 
     async def _stop(self) -> None:
