@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from steelyard.cli.main import app
 from steelyard.model import errors, limits
@@ -18,8 +18,8 @@ def error_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Every error says what was being done, what was expected, what came. Programs read the code; the exit code is the",
-        "command line's.",
+        "Every error says what was being done, what was expected, what came. Programs read the code; the exit",
+        "code is the command line's.",
         "",
         "| code | exit | means | what to do |",
         "| --- | --- | --- | --- |",
@@ -54,25 +54,24 @@ def limits_page() -> str:
 
 def cli_page() -> str:
     lines = ["# Commands", "", "Exit codes: 0 good, 2 wrong use, 3 malformed input, 4 evidence rejected.", ""]
-    for path, command in _commands("steelyard", typer.main.get_command(app)):
-        with click.Context(command, info_name=path) as context:
+    for path, command in _commands("steelyard", typer.main.get_group(app)):
+        with typer.Context(command, info_name=path) as context:
             usage = " ".join(command.collect_usage_pieces(context))
             lines += [f"## `{path} {usage}`", "", (command.help or "").strip(), ""]
             for parameter in command.params:
-                if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
-                    kind = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
-                    needed = " (needed)" if parameter.required else ""
-                    lines.append(f"- `{', '.join(parameter.opts)}{kind}`{needed}: {parameter.help}")
+                record = parameter.get_help_record(context)
+                if record is not None and "--help" not in parameter.opts:
+                    lines.append(f"- `{record[0]}`: {record[1]}")
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    if isinstance(command, click.Group):
-        for name, child in command.commands.items():
+def _commands(path: str, group: TyperGroup) -> Iterator[tuple[str, TyperCommand]]:
+    for name, child in group.commands.items():
+        if isinstance(child, TyperGroup):
             yield from _commands(f"{path} {name}", child)
-    else:
-        yield path, command
+        elif isinstance(child, TyperCommand):
+            yield f"{path} {name}", child
 
 
 PAGES = {"errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}

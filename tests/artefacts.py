@@ -59,7 +59,7 @@ def pe_image(
         at = address if section.virtual_address is None else section.virtual_address
         table += pack("<8sIIIIIIHHI", section.name, size, at, len(raw), header_bytes + len(body), 0, 0, 0, 0, 0)
         body += raw
-        address = _aligned(address + max(size, 1), _PAGE)
+        address = _aligned(address + max(size, 1), _PAGE) % 2**32
     body += trailing
     optional = bytearray(optional_bytes)
     pack_into("<H", optional, 0, magic)

@@ -10,6 +10,7 @@ Always emulated (TCG), as KVM is not everywhere and the PCRs must not depend on 
 import gzip
 import io
 import lzma
+import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,6 @@ import tempfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path, PurePosixPath
 from struct import pack, unpack_from
 from typing import Final
@@ -82,30 +82,33 @@ poweroff -f
 """.replace("@MARK@", _MARK)
 
 
-class SystemManagement(Enum):
-    """Whether the machine has a mode in which firmware alone may write its variables; Secure Boot firmware needs it."""
-
-    OFF = "off"
-    ON = "on"
-
-
 @dataclass(frozen=True, slots=True)
 class Firmware:
     """What the machine starts from.
 
     code       firmware volumes as they lie in flash.
     variables  what the machine's own variable store starts as; the machine keeps it for its later boots.
+    switches   what it needs of QEMU.
     """
 
     code: Path
     variables: Path
-    system_management: SystemManagement
+    switches: tuple[str, ...]
 
 
-OVMF: Final = Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd", SystemManagement.OFF)
+_BOARD: Final = "q35,vmport=off,i8042=off,usb=off"
 
-SECURE_BOOT_OVMF: Final = Firmware(_OVMF / "OVMF_CODE.secboot.fd", _OVMF / "OVMF_VARS.ms.fd", SystemManagement.ON)
-"""With Microsoft's keys enrolled: starts Debian's signed shim, and nothing that is not signed."""
+OVMF: Final = Firmware(_OVMF / "OVMF_CODE.fd", _OVMF / "OVMF_VARS.fd", ("-machine", f"{_BOARD},smm=off"))
+
+SECURE_BOOT_OVMF: Final = Firmware(
+    _OVMF / "OVMF_CODE.secboot.fd",
+    _OVMF / "OVMF_VARS.ms.fd",
+    (
+        *("-machine", f"{_BOARD},smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *("-global", "ICH9-LPC.disable_s3=1"),  # it hangs with S3
+    ),
+)
+"""With Microsoft's keys enrolled: starts Debian's signed shim, and nothing unsigned. It needs 512 MiB of memory."""
 
 
 class MachineFailed(Exception):
@@ -199,7 +202,6 @@ class Machine:
         variables = self.directory / firmware.variables.name
         if not variables.exists():
             shutil.copy(firmware.variables, variables)
-        system_management = firmware.system_management.value
         machine_end, tpm_end = socket.socketpair()
         with machine_end, tpm_end, (self.directory / "qemu.log").open("wb") as log:
             tpm = subprocess.Popen(
@@ -220,8 +222,7 @@ class Machine:
                         *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
                         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
                         *("-accel", "tcg,thread=multi,tb-size=128", "-cpu", "qemu64", "-m", str(memory_mib)),
-                        *("-machine", f"q35,smm={system_management},vmport=off,i8042=off,usb=off"),
-                        *("-global", f"driver=cfi.pflash01,property=secure,value={system_management}"),
+                        *firmware.switches,
                         *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={firmware.code}"),
                         *("-drive", f"if=pflash,unit=1,format=raw,file={variables}"),
                         *("-chardev", f"socket,id=tpm,fd={machine_end.fileno()}"),
@@ -268,7 +269,7 @@ def unified_image(
         ".linux": find_kernel().read_bytes(),
         ".initrd": make_initramfs(script, files or {}),
     }
-    headers = subprocess.run(["objdump", "--headers", STUB], capture_output=True, check=True, text=True).stdout
+    headers = _output_of("objdump", "--headers", str(STUB))
     address = max(int(size, 16) + int(at, 16) for _, _, size, at, *_ in _section_rows(headers))
     argv = ["objcopy", "--preserve-dates"]  # the stub's own time in the header, not the time of the build
     with tempfile.TemporaryDirectory(prefix="steelyard-") as work:
@@ -290,13 +291,18 @@ def _section_rows(headers: str) -> list[list[str]]:
 
 def make_initramfs(script: str, files: Mapping[str, bytes]) -> bytes:
     """Return a gzip-compressed cpio archive ("newc"), names sorted, times zero, owned by root."""
-    contents = {"bin/busybox": _BUSYBOX.read_bytes(), "init": _INIT.encode(), "scenario": script.encode(), **files}
+    contents = initramfs_files(script, files)
     folders = {str(parent) for name in contents for parent in PurePosixPath(name).parents} - {"."}
     archive = b"".join(
         _cpio_entry(name, 0o040755 if name in folders else 0o100755, contents.get(name, b""))
         for name in sorted({*folders, *contents})
     )
     return gzip.compress(archive + _cpio_entry("TRAILER!!!", 0, b""), mtime=0)
+
+
+def initramfs_files(script: str, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return what is in the initramfs: path -> content."""
+    return {"bin/busybox": _BUSYBOX.read_bytes(), "init": _INIT.encode(), "scenario": script.encode(), **files}
 
 
 def _cpio_entry(name: str, mode: int, content: bytes) -> bytes:
@@ -361,11 +367,10 @@ def find_kernel() -> Path:
 
 
 def find_packaged(package: str, pattern: str) -> Path:
-    """Return the file of a Debian package: the installed one, or else a downloaded one.
+    """Return the file of a Debian package, or of one it depends on: the installed one, or else a downloaded one.
 
     What is downloaded stays as .cache/packages/PACKAGE/NAME_VERSION_ARCHITECTURE/PATH.
 
-    package  may be one that only depends on the one that brings the file, as Debian's packages of current kernels do.
     pattern  a glob below the root folder.
     """
     cache = _PACKAGE_CACHE / package
@@ -373,21 +378,24 @@ def find_packaged(package: str, pattern: str) -> Path:
     if found:
         return found[-1]
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="download-", dir=_PACKAGE_CACHE) as work:
-        try:
-            relations = subprocess.run(
-                ["apt-cache", "depends", "--important", package], capture_output=True, check=True, text=True
-            ).stdout
-            own_parts = [name for name in relations.split() if name.startswith("linux-image-")] or [package]
-            subprocess.run(["apt-get", "download", own_parts[-1]], cwd=work, capture_output=True, check=True)
-            (archive,) = Path(work).glob("*.deb")
-            subprocess.run(["dpkg-deb", "--extract", archive, work], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"needs the Debian package {package}, installed or to download: {error}")
-        (file,) = Path(work).glob(pattern)
-        kept = cache / archive.stem / file.relative_to(work)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        return file.rename(kept)
+    try:
+        relations = _output_of("apt-cache", "depends", "--important", package)
+        for name in (package, *re.findall(r"^  Depends: (\S+)$", relations, re.MULTILINE)):
+            with tempfile.TemporaryDirectory(prefix="download-", dir=_PACKAGE_CACHE) as work:
+                _output_of("apt-get", "download", name, cwd=work)
+                (archive,) = Path(work).glob("*.deb")
+                _output_of("dpkg-deb", "--extract", str(archive), work)
+                for file in Path(work).glob(pattern):
+                    kept = cache / archive.stem / file.relative_to(work)
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    return file.rename(kept)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs the Debian package {package}, installed or to download: {error}")
+    raise FileNotFoundError(f"{pattern} in the Debian package {package}")
+
+
+def _output_of(*argv: str, cwd: str | None = None) -> str:
+    return subprocess.run(argv, cwd=cwd, capture_output=True, check=True, text=True).stdout
 
 
 def change_firmware(firmware: bytes) -> bytes:

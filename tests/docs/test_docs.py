@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from steelyard.evidence.policy import parse_policy
+from steelyard.evidence.tpm.nonce import NonceWithKeys
+from tests.lab.recording import record_machines
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-_BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```console( machine)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _POLICY = re.compile(r"^```json policy\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CUT = "-- next command --"
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
 
 
@@ -21,35 +24,52 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _BLOCK.search(page.read_text())], ids=_name)
-def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> None:
-    """Commands run in the order of the page, in one shell from a copy of nothing but the checkout's own vectors.
+def _pages(marker: str) -> list[Path]:
+    return [page for page in PAGES if any(found[0] == marker for found in _BLOCK.findall(page.read_text()))]
 
-    A line that begins with "$ " is a command; the lines after it, if any, are what it prints, "..." standing for any
-    lines. A command ends with 0 unless the page says otherwise by "; echo $?" in it.
-    """
+
+@pytest.mark.parametrize("page", _pages(""), ids=_name)
+def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
-    script = "set -eu -o pipefail\n"
+    _run(page, tmp_path)
+
+
+@pytest.mark.rack
+@pytest.mark.parametrize("page", _pages(" machine"), ids=_name)
+def test_the_commands_of_a_page_about_machines_do_what_it_shows_on_real_ones(page: Path, tmp_path: Path) -> None:
+    record_machines(tmp_path)
+    _run(page, tmp_path)
+
+
+def _run(page: Path, directory: Path) -> None:
+    """Run the commands of a page in their order, in one shell, and compare what they print.
+
+    A line that begins with "$ " is a command, "> " goes on with it; the lines after it, if any, are what it prints,
+    "..." standing for anything. A command must end with 0.
+    """
+    commands: list[str] = []
     expected: list[str] = []
-    for block in _BLOCK.findall(page.read_text()):
-        script += "cd " + str(tmp_path) + "\n"
-        for line in re.sub(r"\\\n", "", block).splitlines():
+    for _, block in _BLOCK.findall(page.read_text()):
+        for line in re.sub(r"\\\n *(?!>)", "", block).splitlines():
             if line.startswith("$ "):
-                script += f"echo {len(expected)}'>>>'\n{line[2:]}\n"
+                commands.append(line[2:])
                 expected.append("")
+            elif line.startswith("> "):
+                commands[-1] += "\n" + line[2:]
             else:
                 expected[-1] += line + "\n"
+    script = "set -eu -o pipefail\n" + "".join(f"echo '{_CUT}'\n{command}\n" for command in commands)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(directory)}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        ["bash", "-c", script], cwd=directory, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    printed = re.split(r"^\d+>>>\n", done.stdout, flags=re.MULTILINE)[1:]
-    assert len(printed) == len(expected)
-    for wanted, got in zip(expected, printed, strict=True):
+    printed = done.stdout.split(_CUT + "\n")[1:]
+    assert len(printed) == len(commands)
+    for command, wanted, got in zip(commands, expected, printed, strict=True):
         if wanted:
             pattern = re.escape(wanted.rstrip()).replace(re.escape("..."), r"[\s\S]*?")
-            assert re.fullmatch(pattern, got.rstrip()), f"expected:\n{wanted}\nprinted:\n{got}"
+            assert re.fullmatch(pattern, got.rstrip()), f"{command}\nexpected:\n{wanted}\nprinted:\n{got}"
 
 
 def test_the_policies_in_the_documents_are_read() -> None:
@@ -64,3 +84,13 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     for target in _LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_documented_example_of_qualifying_data_is_what_the_code_computes() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    row = dict(re.findall(r"^\| ([^|]+?) \| `([^`]+)` \|$", page, re.MULTILINE))
+    nonce, transport, wireguard = (bytes.fromhex(row[name]) for name in ("nonce", "transport key", "WireGuard key"))
+    whole = NonceWithKeys(nonce, transport, wireguard, row["parameters"].encode())
+    assert whole.qualifying_data().hex() == row["extraData"]
+    least = NonceWithKeys(nonce, transport, None, None)
+    assert least.qualifying_data().hex() == row["extraData without WireGuard key and parameters"]

@@ -4,7 +4,6 @@ import os
 import pty
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import sushy
@@ -13,11 +12,12 @@ from sushy.exceptions import AccessError, HTTPError, SushyError
 from steelyard.lab.build import build_boot_disk
 from steelyard.lab.namespace import inside
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, wait_until
+from tests.machine import find_packaged
 
 pytestmark = pytest.mark.rack
 
-BOOT_LOADER = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
-"""Something to boot from a disk, that resets the machine when it is told to."""
+BOOT_LOADER = ("systemd-boot-efi", "usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+"""Something to boot from a disk, that shows a menu."""
 FROM_NETWORK = ">>Start HTTP Boot"
 FROM_DISK = "BdsDxe: starting Boot"
 ENTER = b"\r"
@@ -38,9 +38,7 @@ def _boots(rack: Rack, name: str, since: int) -> str:
 @pytest.fixture
 def bootable(rack: Rack) -> Rack:
     """The rack, n1 with a disk that something can be booted from."""
-    if not BOOT_LOADER.is_file():
-        pytest.skip("needs the Debian package systemd-boot-efi")
-    build_boot_disk(rack.root / "nodes" / "n1" / "disk.img", BOOT_LOADER)
+    build_boot_disk(rack.root / "nodes" / "n1" / "disk.img", find_packaged(*BOOT_LOADER))
     return rack
 
 

@@ -1,5 +1,11 @@
 """The TPM that other tests stand on does what they take for granted."""
 
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from struct import unpack_from
 
@@ -7,6 +13,7 @@ import pytest
 
 from tests.tpm import AttestationKey, EndorsementKind, Key, SigningKind, SoftwareTpm, ToolFailed
 
+ROOT = Path(__file__).parents[2]
 UNRESTRICTED = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign"
 NONCE = bytes(range(32))
 
@@ -69,6 +76,26 @@ def test_keys_certify_keys_and_only_an_unrestricted_one_signs_what_claims_to_be_
         tpm.verify_signature(software, message, tpm.sign(software, message))
         with pytest.raises(ToolFailed):
             tpm.sign(attestation, message)
+
+
+def test_a_tpm_does_not_outlive_the_process_that_started_it(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, signal, sys, tests.tpm\n"
+        "with tests.tpm.SoftwareTpm(pathlib.Path(sys.argv[1])) as tpm:\n"
+        "    print(tpm._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, check=False, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with contextlib.suppress(ProcessLookupError):  # gone already
+        left = os.pidfd_open(int(killed.stdout))
+        try:
+            ended, _, _ = select.select([left], [], [], 10)
+        finally:
+            os.close(left)
+        assert ended
 
 
 def _keys(tpm: SoftwareTpm, endorsement: EndorsementKind, kind: SigningKind) -> tuple[Key, AttestationKey]:

@@ -232,7 +232,7 @@ def record_ovmf(folder: Path, work: Path) -> dict[str, str]:
     _record_boot(folder / "boots/changed-firmware", machine.boot(image, nonce=NONCE, firmware=changed_firmware))
     _record_boot(folder / "boots/other-command-line", machine.boot(other_command_line, nonce=NONCE))
     _record_boot(folder / "boots/shim-grub", machine.boot(_shim_and_grub(), nonce=NONCE))
-    secure_boot = machine.boot(_shim_and_grub(), nonce=NONCE, firmware=SECURE_BOOT_OVMF)
+    secure_boot = machine.boot(_shim_and_grub(), nonce=NONCE, firmware=SECURE_BOOT_OVMF, memory_mib=512)
     _record_boot(folder / "boots/secure-boot", secure_boot)
     for name, (switches, script) in {
         "ima": ("ima_policy=tcb ima_template=ima ima_hash=sha1", _ODD_NAMES),

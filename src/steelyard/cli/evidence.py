@@ -58,7 +58,7 @@ app = typer.Typer(
     help="Explain and judge evidence in files: event logs, run-time lists, quotes, certificates, whole bundles.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="DemandName one JSON document instead of text.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 File = Annotated[Path, typer.Argument(help="The file; `-` reads standard input.", show_default=False)]
 
 

@@ -20,17 +20,21 @@ def show_json(document: dict[str, Any]) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; folds to the terminal's width, and stays on single lines where there is no terminal."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A file or a pipe has no width: nothing is folded or cut.
-        console = Console(highlight=False, width=100_000)
+    """Print a table; folded to a terminal's width, each row on one line where there is no terminal."""
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
-    console.print(table)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # A file or a pipe has no width: nothing is folded, cut or filled up.
+    wide = Console(highlight=False, width=100_000)
+    with wide.capture() as capture:
+        wide.print(table)
+    show_lines(*[line.rstrip() for line in capture.get().splitlines()])
 
 
 def show_lines(*lines: str) -> None:

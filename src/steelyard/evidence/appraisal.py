@@ -190,7 +190,11 @@ def _appraise_runtime(
     at: datetime,
     findings: list[Finding],
 ) -> ImaAppraisal | None:
+    if compiled.policy.runtime is None:
+        return None
     if compiled.runtime is None:
+        wanted = "an accepted reference with files, or a key to sign them"
+        findings.append(Finding(Reason.NO_REFERENCE, "the run-time rules", "what may run", wanted, "none"))
         return None
     if evidence.ima_list is None:
         findings.append(Finding(Reason.MISSING_EVIDENCE, "the evidence", "IMA list", "the list of this boot", "none"))

@@ -166,12 +166,12 @@ def _judge_component(
         return None, closest[1]
     if accepted.requirement is Requirement.OPTIONAL:
         return None, []
+    where, subject = "the whole log", accepted.component
     if not manifests:
         wanted, got = "an accepted reference for it", "none: it cannot be told from anything else"
-    else:
-        wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
-        got = "nothing that any of them measures"
-    return None, [Finding(Reason.MISSING_MEASUREMENT, "the whole log", accepted.component, wanted, got)]
+        return None, [Finding(Reason.NO_REFERENCE, where, subject, wanted, got)]
+    wanted = "one of the versions " + ", ".join(manifest.version.text for manifest in manifests)
+    return None, [Finding(Reason.MISSING_MEASUREMENT, where, subject, wanted, "nothing that any of them measures")]
 
 
 def _what_is_wrong(found: _Hits, at_most: int, bank: HashAlgorithm) -> list[Finding]:
@@ -290,7 +290,8 @@ def _unknown(event: Event, log: ReplayedLog, compiled: CompiledPolicy, full: Seq
     if known is not None:
         manifest = known.manifest
         subject = f"{manifest.component} {manifest.version.text}"
-        return Finding(Reason.REVOKED_COMPONENT, where, subject, "a version that the policy accepts", known.why)
+        reason = Reason.REVOKED_COMPONENT if known.withdrawn else Reason.UNKNOWN_EVENT
+        return Finding(reason, where, subject, "a component in a version that the policy accepts", known.why)
     return Finding(Reason.UNKNOWN_EVENT, where, _look_alike(event, compiled), "an accepted component or a rule", found)
 
 

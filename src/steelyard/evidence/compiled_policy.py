@@ -28,10 +28,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class NotAccepted:
-    """A reference that the policy does not use, and why, for people."""
+    """A reference that the policy does not use.
+
+    why        for people.
+    withdrawn  True when its component is accepted, and this version of it no longer is: what it measures to is known
+               bad. Any other refused reference says nothing of the kind.
+    """
 
     manifest: Manifest
     why: str
+    withdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class CompiledPolicy:
     slots         what may be measured: PCR and digest -> the accepted manifests that say so.
     not_accepted  what is known and not good, by the same key; only to name it in a finding.
     manifests     accepted manifests per component, newest version first.
-    runtime       what may run; None when the policy has no run-time rules.
+    runtime       what may run; None when the policy has no run-time rules, or no accepted file or key to allow any.
     refused       references the policy does not use.
     expires       when the first of the accepted references ends; a verdict must not outlive it.
     """
@@ -71,14 +77,16 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
         manifest = reference.manifest
         why = _why_not(manifest, policy, latest, now)
         if why is not None:
-            refused.append(NotAccepted(manifest, why))
+            accepted = policy.components.get(manifest.component)
+            withdrawn = accepted is not None and _version_why_not(manifest, accepted) is not None
+            refused.append(NotAccepted(manifest, why, withdrawn))
         elif manifest not in manifests[manifest.component]:  # the same issue under two file names
             manifests[manifest.component].append(manifest)
     bank = policy.selection.bank
     slots = defaultdict(list)
-    for accepted in manifests.values():
-        accepted.sort(key=lambda manifest: manifest.version, reverse=True)
-        for manifest in accepted:
+    for issues in manifests.values():
+        issues.sort(key=lambda manifest: manifest.version, reverse=True)
+        for manifest in issues:
             positions: dict[tuple[int, bytes], list[int]] = defaultdict(list)
             for position, measurement in enumerate(manifest.measurements):
                 positions[measurement.pcr, measurement.digests[bank]].append(position)
@@ -102,13 +110,16 @@ def compile_policy(policy: Policy, references: Collection[Reference], now: datet
 
 def _compile_runtime(
     rules: RuntimeRules, manifests: Mapping[str, list[Manifest]], refused: list[NotAccepted]
-) -> RuntimePolicy:
-    accepted = [manifest for found in manifests.values() for manifest in found]
+) -> RuntimePolicy | None:
+    files = [manifest.files for found in manifests.values() for manifest in found if any(manifest.files.values())]
+    if not files and not rules.signers:
+        return None
     return compile_runtime_policy(
-        files=[manifest.files for manifest in accepted],
+        files=files,
         revoked=[
             (f"{other.manifest.component} {other.manifest.version.text}: {other.why}", other.manifest.files)
             for other in refused
+            if other.withdrawn
         ],
         signing_keys=[
             file_signing_key(
@@ -156,6 +167,10 @@ def _why_not(
     why = _version_why_not(manifest, accepted)
     if why is not None:
         return why
+    if manifest.serial < accepted.least_serial:
+        return f"its serial {manifest.serial} is below {accepted.least_serial}"
+    if manifest.origin not in accepted.origins:
+        return f"it was made {manifest.origin.value}, which the policy does not accept for this component"
     for measurement in manifest.measurements:
         if policy.selection.bank not in measurement.digests:
             return f"it has no {policy.selection.bank.label} digest of {measurement.what}"
@@ -172,8 +187,4 @@ def _version_why_not(manifest: Manifest, accepted: AcceptedComponent) -> str | N
         return f"version {manifest.version.text} is older than {accepted.least_version.text}"
     if manifest.version in accepted.revoked:
         return f"version {manifest.version.text} is revoked"
-    if manifest.serial < accepted.least_serial:
-        return f"its serial {manifest.serial} is below {accepted.least_serial}"
-    if manifest.origin not in accepted.origins:
-        return f"it was made {manifest.origin.value}, which the policy does not accept for this component"
     return None

@@ -17,6 +17,8 @@ class Reason(StrEnum):
     """An accepted component that must be there was not measured, or only in part."""
     TOO_OFTEN = "too-often"
     """A component or a varying event measured more often than the policy allows."""
+    NO_REFERENCE = "no-reference"
+    """The policy wants something for which it was given no reference that it accepts."""
     OUT_OF_ORDER = "out-of-order"
     """Measurements of one component in another order than it makes them."""
     REVOKED_COMPONENT = "revoked-component"

@@ -121,6 +121,11 @@ def test_faults_of_boot_and_run_time_are_reported_together() -> None:
     assert {Reason.UNKNOWN_EVENT, Reason.MISSING_MEASUREMENT, Reason.UNKNOWN_FILE} == set(reasons(verdict))
 
 
+def test_without_a_reference_for_what_may_run_nothing_passes() -> None:
+    rules = compiled({**manifests(), "airlock": replace(manifests()["airlock"], files={})})
+    assert reasons(appraise_bundle(FIRST, rules, RECEIVED)) == [Reason.NO_REFERENCE]
+
+
 def test_a_verdict_has_no_truth_value() -> None:
     for verdict in (judge(FIRST), judge(FIRST, event_log=None)):
         with pytest.raises(TypeError, match="no truth value"):

@@ -57,6 +57,7 @@ def test_a_reference_that_the_policy_does_not_accept_is_only_known_by_name(chang
     assert compiled.manifests == {}
     assert why in compiled.refused[0].why
     assert compiled.not_accepted[VOLUME].manifest == spoilt
+    assert compiled.refused[0].withdrawn is ("version" in change)
 
 
 def test_a_reference_for_the_policys_machine_class_counts() -> None:
@@ -95,3 +96,17 @@ def test_the_verdict_ends_with_the_first_reference() -> None:
     early = datetime(2026, 12, 1, tzinfo=UTC)
     pair = [reference(manifest()), reference(manifest(version=Version("2.0"), expires=early))]
     assert compile_policy(policy(), pair, NOW).expires == early
+
+
+def test_only_files_of_withdrawn_versions_are_known_bad() -> None:
+    """A file signed by a trusted key stays good though some reference that does not count names it too."""
+    runtime: dict[str, list[object]] = {"exclude": [], "tolerate_violations": [], "signers": [], "buffers": []}
+    files = {version: {HashAlgorithm.SHA256: {"/tool": version * 64}} for version in ("1", "2", "3")}
+    made = [
+        manifest(files=files["1"], version=Version("1.0")),
+        manifest(files=files["2"], version=Version("0.9")),
+        manifest(files=files["3"], component="stranger"),
+    ]
+    compiled = compile_policy(policy(pcrs=[0, 10], runtime=runtime), [reference(one) for one in made], NOW)
+    assert compiled.runtime is not None
+    assert list(compiled.runtime.revoked) == ["2" * 64]

@@ -78,10 +78,13 @@ Committed = CommittedData | CommittedText | CommittedVariable | CommittedVariabl
 
 NORMAL_SEPARATORS: Final = frozenset({0x00000000, 0xFFFFFFFF})
 ERROR_SEPARATOR: Final = 0x00000001
-"""Source for both: TCG PC Client Platform Firmware Profile 1.06, table 27, EV_SEPARATOR."""
+"""Source for both: TCG PC Client Platform Firmware Profile 1.06, EV_SEPARATOR."""
 
 _SEPARATORS: Final[Mapping[HashAlgorithm, Mapping[bytes, bytes]]] = {
-    bank: {bank.digest(data): data for data in (value.to_bytes(4, "little") for value in (*NORMAL_SEPARATORS, 1))}
+    bank: {
+        bank.digest(data): data
+        for data in (value.to_bytes(4, "little") for value in (*NORMAL_SEPARATORS, ERROR_SEPARATOR))
+    }
     for bank in HashAlgorithm
     if bank.believed
 }

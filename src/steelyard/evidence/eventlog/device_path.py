@@ -1,6 +1,6 @@
 """UEFI device paths: where firmware found an image, in the text form that boot entries and firmware menus use.
 
-Source: UEFI Specification 2.10, section 10.3 (nodes) and table 10.51 (text).
+Source: UEFI Specification 2.10, sections 10.3 (nodes) and 10.6.1 (text).
 """
 
 from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from steelyard.model.algorithms import HashAlgorithm
 
 
 class EventType(IntEnum):
-    """TCG_EVENTTYPE. Source: TCG PC Client Platform Firmware Profile 1.06, section 10.4.1."""
+    """TCG_EVENTTYPE. Source: TCG PC Client Platform Firmware Profile 1.06, event types."""
 
     EV_PREBOOT_CERT = 0x0
     EV_POST_CODE = 0x1
@@ -84,7 +84,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class SpecIdEvent:
-    """TCG_EfiSpecIDEvent, the header of a crypto-agile log. Source: Platform Firmware Profile 1.06, section 10.4.5.1.
+    """TCG_EfiSpecIDEvent, the header of a crypto-agile log. Source: PC Client Platform Firmware Profile 1.06.
 
     version       major, minor, errata of the profile that the firmware follows; 2, 0, ... for a TPM 2.0.
     digest_sizes  TPM_ALG_ID -> bytes, in the order of the header; also of algorithms that Steelyard does not know.

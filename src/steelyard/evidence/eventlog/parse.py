@@ -28,9 +28,10 @@ _SPEC_ID: Final = b"Spec ID Event"
 """How the headers of all versions of the profile begin: 00 and 02 stand in logs of TPM 1.2, which are SHA-1-only."""
 
 _NOT_PCRS: Final = frozenset({0xFFFFFFFF, *range(0x01C40200, 0x01C40204)})
-"""What an EV_NO_ACTION may have for a PCR: none at all, or the NV index that an SPDM record went to.
+"""What an EV_NO_ACTION may have for a PCR: none at all, as Windows gives what it appends to its own copy of the log, or
+the NV index that an SPDM record went to.
 
-Source: Platform Firmware Profile 1.06, sections 10.4.5.3 (reference manifests) and 10.4.5.6 (NV indices).
+Source of the indices: TCG PC Client Platform Firmware Profile 1.06, SPDM records in NV.
 """
 
 
@@ -41,14 +42,15 @@ def parse_event_log(data: bytes) -> EventLog:
           TCG_PCClientPCREvent to the end; nothing after the last event.
 
     Raises MalformedEventLog, TooLarge.
-    Source: TCG PC Client Platform Firmware Profile 1.06, sections 10.2 (formats) and 10.4.5.1 (header).
+    Source: TCG PC Client Platform Firmware Profile 1.06: the structures named.
     """
     refuse_over(EVENT_LOG_BYTES, len(data), _DOING)
     first, end = _read_sha1_event(data, 0, 0)
     if not first.data.startswith(_SPEC_ID_03):
         return EventLog(_read_sha1_events(data, first, end), (HashAlgorithm.SHA1,), None)
     if first.claimed_type != EventType.EV_NO_ACTION or first.pcr != 0:
-        raise _wrong(0, "the Spec ID header as an EV_NO_ACTION in PCR 0", f"type 0x{first.claimed_type:x}, {first.pcr}")
+        found = f"type 0x{first.claimed_type:x} in PCR {first.pcr}"
+        raise _wrong(0, "the Spec ID header as an EV_NO_ACTION in PCR 0", found)
     # Its digest is not looked at: it is never extended, and OpenPOWER firmware logs one that is not zero.
     header, end = _read_header(data, end)
     first = Event(0, 0, first.claimed_type, first.digests, data[_SHA1_EVENT.size : end])

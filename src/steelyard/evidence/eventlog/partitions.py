@@ -46,7 +46,7 @@ def parse_partition_table(data: bytes) -> PartitionTable:
     data  EFI_PARTITION_TABLE_HEADER (92 bytes), a 64-bit count of entries, the entries in use; little-endian.
 
     Raises MalformedEventLog.
-    Source: TCG PC Client Platform Firmware Profile 1.06, section 10.2.5; UEFI Specification 2.10, section 5.3.
+    Source: TCG PC Client Platform Firmware Profile 1.06, UEFI_GPT_DATA; UEFI Specification 2.10, section 5.3.
     """
     reader = LittleEndianReader(data, "reading a measured partition table", MalformedEventLog)
     head = reader.take(_FIELDS_BEFORE_GUID, "header")

@@ -204,7 +204,7 @@ def read_payload(event: Event) -> Payload:
     """Return what the event's data says by its claimed type; a type without a structure gives Words or Opaque.
 
     Raises MalformedEventLog, TooLarge for data that is not what its type makes it.
-    Source: TCG PC Client Platform Firmware Profile 1.06, table 27 and section 10.2.
+    Source: TCG PC Client Platform Firmware Profile 1.06, event types and event data.
     """
     return _READERS.get(event.claimed_type, _read_words)(event.data)
 

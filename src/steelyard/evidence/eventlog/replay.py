@@ -5,10 +5,9 @@ quoted, the log's digests for that PCR are true, complete and in order; its type
 only claimed (`content` says what of the data the digests cover).
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from steelyard.evidence.eventlog.content import Committed, committed_content
 from steelyard.evidence.eventlog.events import Event, EventLog, EventType
@@ -25,22 +24,6 @@ _STARTUP_LOCALITY: Final = b"StartupLocality\0"
 """Signature of TCG_EfiStartupLocalityEvent; one byte of locality follows."""
 _STARTUP_LOCALITIES: Final = frozenset({0, 3, 4})
 _H_CRTM_LOCALITY: Final = 4
-
-
-class _Hash(Protocol):
-    def digest(self) -> bytes: ...
-
-
-_HASHES: Final[Mapping[HashAlgorithm, Callable[[bytes], _Hash]]] = {
-    HashAlgorithm.SHA1: hashlib.sha1,
-    HashAlgorithm.SHA256: hashlib.sha256,
-    HashAlgorithm.SHA384: hashlib.sha384,
-    HashAlgorithm.SHA512: hashlib.sha512,
-    HashAlgorithm.SHA3_256: hashlib.sha3_256,
-    HashAlgorithm.SHA3_384: hashlib.sha3_384,
-    HashAlgorithm.SHA3_512: hashlib.sha3_512,
-}
-"""The constructors themselves: to look a hash up by its name costs more than to compute it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +58,12 @@ def replay(log: EventLog, bank: HashAlgorithm) -> Mapping[int, bytes]:
     bank  one that the log carries and Steelyard computes; SHA-1 too, as to compute a value is not to believe it.
 
     Raises LogRejected.
-    Source: TCG PC Client Platform Firmware Profile 1.06, sections 10.2 and 10.4.5.2 (startup locality).
+    Source: TCG PC Client Platform Firmware Profile 1.06, TCG_PCR_EVENT2, EV_NO_ACTION.
     """
-    if bank not in log.algorithms or bank not in _HASHES:
-        carried = ", ".join(algorithm.label for algorithm in log.algorithms if algorithm in _HASHES)
+    new = bank.new
+    if bank not in log.algorithms or new is None:
+        carried = ", ".join(algorithm.label for algorithm in log.algorithms if algorithm.computable)
         raise LogRejected(_DOING, expected=f"a bank that the log carries ({carried or 'none'})", found=bank.label)
-    new = _HASHES[bank]
     values: dict[int, bytes] = {}
     start_of_pcr_0 = _start_of_pcr_0(log, bank)
     for event in log.events:
@@ -147,7 +130,8 @@ def _start_of_pcr_0(log: EventLog, bank: HashAlgorithm) -> bytes:
 
     Raises LogRejected for a StartupLocality event that is not one, in PCR 0, before what PCR 0 is extended with
     (attack 17). It is no measurement: what proves it is that PCR 0 replays to the quoted value from here only.
-    Source: TPM 2.0 Library Part 1, section 11.2 (PCR 0 after H-CRTM); Platform Firmware Profile 1.06, 10.4.5.2.
+    Source: TPM 2.0 Library Part 1, H-CRTM before TPM2_Startup(); Platform Firmware Profile 1.06,
+    TCG_EfiStartupLocalityEvent and EV_EFI_HCRTM_EVENT.
     """
     claimed: int | None = None
     first: Event | None = None

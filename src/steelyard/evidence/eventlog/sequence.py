@@ -11,11 +11,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
-from steelyard.evidence.eventlog.content import (
-    NORMAL_SEPARATORS,
-    CommittedVariable,
-    separator_value,
-)
+from steelyard.evidence.eventlog.content import NORMAL_SEPARATORS, CommittedVariable, separator_value
 from steelyard.evidence.eventlog.events import Event, EventType, type_name
 from steelyard.evidence.eventlog.payloads import describe
 from steelyard.evidence.eventlog.replay import ReplayedLog
@@ -47,7 +43,7 @@ _AFTER_SEPARATOR: Final = {
     7: _MayFollow.AUTHORITIES,
 }
 """Seen in real logs, each with the maker; PCR 3 and 6 had nothing in any. Source of what each PCR is for: TCG PC Client
-Platform Firmware Profile 1.06, section 3.3.4."""
+Platform Firmware Profile 1.06, PCR usage."""
 
 _SECURE_BOOT_STATE: Final = frozenset(
     {"SecureBoot", "SetupMode", "AuditMode", "DeployedMode", "PK", "KEK", "dbx", "dbt", "dbr"}
@@ -58,7 +54,7 @@ _EXIT_PCR: Final = 5
 _EXIT: Final = b"Exit Boot Services Invocation"
 _EXIT_FAILED: Final = b"Exit Boot Services Returned with Failure"
 _EXIT_SUCCEEDED: Final = b"Exit Boot Services Returned with Success"
-"""EV_EFI_ACTION strings. Source: Platform Firmware Profile 1.06, section 10.4.4."""
+"""EV_EFI_ACTION strings. Source: Platform Firmware Profile 1.06, EV_EFI_ACTION."""
 
 
 def check_sequence(log: ReplayedLog) -> tuple[Finding, ...]:

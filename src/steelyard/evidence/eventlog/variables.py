@@ -60,7 +60,7 @@ def split_variable(data: bytes) -> tuple[UefiVariable, bytes]:
     data  GUID in its mixed-endian form, two 64-bit lengths, the name in UTF-16 without NUL, the value; little-endian.
 
     Raises MalformedEventLog.
-    Source: TCG PC Client Platform Firmware Profile 1.06, section 10.2.6.
+    Source: TCG PC Client Platform Firmware Profile 1.06, UEFI_VARIABLE_DATA.
     """
     if len(data) < _HEAD.size:
         raise _wrong(f"{_HEAD.size} bytes before the name", f"{len(data)}")

@@ -18,7 +18,7 @@ from steelyard.evidence.ima.parse import (
 )
 from steelyard.evidence.ima.path_globs import PathGlob
 from steelyard.evidence.ima.policy import RuntimePolicy
-from steelyard.evidence.ima.records import IMA_PCR, DigestKind
+from steelyard.evidence.ima.records import IMA_PCR
 from steelyard.evidence.ima.replay import ImaExcerpt, ImaPosition, replay
 from steelyard.evidence.ima.signatures import verify_file_signature
 from steelyard.model.algorithms import HashAlgorithm
@@ -138,8 +138,9 @@ class _Judge:
         policy = self.policy
         subject = printable(entry.path)
         expected = _some(policy.digests.get(entry.path, "").split())
-        if entry.digest.kind is DigestKind.IMA and entry.digest.value.hex() in policy.revoked:
-            found = f"{entry.digest}, of {policy.revoked[entry.digest.value.hex()]}"
+        revoked = policy.revoked.get(entry.digest.value.hex())
+        if revoked is not None:
+            found = f"{entry.digest}, of {revoked}"
             yield Finding(Reason.REVOKED_COMPONENT, where, subject, expected or "an accepted version", found)
             return
         bad_signature = None

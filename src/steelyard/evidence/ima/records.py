@@ -7,10 +7,10 @@ Owns the two file formats and the check that each entry has the template hash li
   fields and is what the kernel hashes. The oldest template, `ima`, has a digest of 20 bytes and a sized name instead,
   and is hashed as the digest and the name padded to 256 bytes.
 - ASCII: a line of PCR, template hash, template name and the fields; digests and blobs in hex, names as they are. The
-  template data is built again from it. The kernel escapes nothing, so that a name may break a line: an entry starts
-  where a line starts with "10 ", all else counts to the name before it, and the template hash decides. A name that
-  imitates an entry makes the hash before it wrong. Such a list is refused; its binary form is exact.
-- Names: the kernel writes "_" for each space before it hashes or shows a name; " (deleted)" becomes "_(deleted)".
+  template data is built again from it.
+- Names: the kernel writes "_" for each space before it hashes or shows a name (" (deleted)" becomes "_(deleted)"), and
+  changes and escapes nothing else. So a name may break a line, and yet no name can imitate an entry: only an entry has
+  "10 " at the start of a line. Everything up to the next such line counts to the name.
 - The template hash is SHA-1, or in the lists `..._sha256` and so on (Linux 6.10) what their name says.
 - A violation has a template hash of zeros. Nothing that its entry says is covered by any hash.
 
@@ -29,7 +29,7 @@ from typing import Final, Protocol
 from steelyard.evidence.reader import refuse_over
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import LogRejected, MalformedImaList
-from steelyard.model.limits import IMA_ENTRIES, IMA_ENTRY_BYTES, IMA_LIST_BYTES, KIB
+from steelyard.model.limits import IMA_ENTRIES, IMA_ENTRY_BYTES, IMA_LIST_BYTES
 
 IMA_PCR: Final = 10
 """CONFIG_IMA_MEASURE_PCR_IDX. An entry that a rule of the kernel's policy sends to another PCR is refused."""
@@ -179,7 +179,7 @@ def read_records(data: bytes, first: int) -> Iterator[Record]:
             raise LogRejected(
                 f"checking IMA entry {first + count}",
                 expected=f"template hash {computed.hex()}",
-                found=f"{listed.hex()}; was the list edited, or does a name in its ASCII form imitate an entry?",
+                found=listed.hex(),
             )
 
 
@@ -238,9 +238,6 @@ _ENTRY: Final = b"10 "
 _OTHER_PCR: Final = re.compile(rb"\n(?!10 ) *[0-9]+ [0-9a-f]{40}")
 """A line like the start of an entry in another PCR, which else would count to the name before it."""
 
-_LINE_BYTES: Final = 2 * IMA_ENTRY_BYTES.most + KIB
-"""What the longest template data takes in hex, with a template hash before it."""
-
 
 def _ascii(data: bytes, first: int) -> tuple[int, Iterator[_RawRecord]]:
     """Return the size of the template hash, and the records."""
@@ -252,16 +249,14 @@ def _ascii(data: bytes, first: int) -> tuple[int, Iterator[_RawRecord]]:
     if other:
         number = first + 2 + data.count(b"\n" + _ENTRY, 0, other.start())
         raise _wrong(number, f"PCR {IMA_PCR}", other.group())
-    width, odd = divmod(data.find(b" ", len(_ENTRY)) - len(_ENTRY), 2)
-    if width not in _HASH_BY_SIZE or odd:
+    width = (data.find(b" ", len(_ENTRY)) - len(_ENTRY)) // 2
+    if width not in _HASH_BY_SIZE:
         raise _wrong(first + 1, "a template hash of 20, 32, 48 or 64 bytes in hex", data)
     return width, _ascii_records(data, first, width)
 
 
 def _ascii_records(data: bytes, first: int, width: int) -> Iterator[_RawRecord]:
     for number, line in enumerate(data[len(_ENTRY) : -1].split(b"\n" + _ENTRY), first + 1):
-        if len(line) > _LINE_BYTES:
-            raise _wrong(number, f"at most {_LINE_BYTES} bytes", b"%d bytes" % len(line))
         try:
             listed, template, fields = line.split(b" ", 2)
             template_hash = unhexlify(listed)
@@ -282,7 +277,7 @@ def _ascii_data(number: int, template: bytes, fields: bytes) -> bytes:
     if template == IMA:
         return _ima_data(number, unhexlify(digest), name)
     blobs = b""
-    # From the right: what follows the name has no space in it, whatever a name that was edited into a list may have.
+    # From the right: what follows the name has no space in it, whatever a name that somebody made up may have.
     for blob in reversed(layout.blobs):
         name, text = name.rsplit(b" ", 1)
         field = _ascii_digest(PLAIN_HEADS, text) if text and blob == "d-modsig" else unhexlify(text)

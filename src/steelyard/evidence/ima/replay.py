@@ -73,8 +73,11 @@ def replay(excerpt: ImaExcerpt, position: ImaPosition, quoted: bytes, accepted: 
     accepted  claims, as `records.file_claim` gives them, of which nothing needs to be said.
 
     Entries before the position, which were judged already, are passed over unread. Template hashes are computed in the
-    bank; a violation extends all ones. Raises TooLarge, MalformedImaList, and LogRejected for a list that does not
-    reach the quoted value: one that was shortened, edited, reordered, or belongs to another boot.
+    bank; a violation extends all ones. A kernel older than 5.7, or one without the bank's hash built in, extends SHA-1
+    hashes padded with zeros: such a bank proves nothing, and its lists do not replay here (attack 25).
+
+    Raises TooLarge, MalformedImaList, and LogRejected for a list that does not reach the quoted value: one that was
+    shortened, edited, reordered, or belongs to another boot.
     Source: security/integrity/ima/ima_queue.c, ima_crypto.c of Linux 6.12.
     """
     records = read_records(excerpt.data, excerpt.first)

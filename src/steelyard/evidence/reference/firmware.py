@@ -1,10 +1,10 @@
 """EDK2 firmware as QEMU runs it (OVMF): what it measures of itself into PCR 0, as far as its file can tell.
 
 Its first code, which lies in the file as it is, unpacks two volumes into memory and starts the first. That one, the PEI
-volume, measures both: by then it has changed itself, in ways that depend on memory size, processors and their model.
-Its value therefore comes from a boot of such a machine that the verifier's owner ran. The other one, the DXE volume,
-with all drivers, measures to what is in the file. The first code is measured by nobody; who can change it has the
-machine, and everything this machine will ever say.
+volume, measures both: by then it has changed itself, in ways that depend on the machine's shape (the number of
+processors, their address width, and with sleep states the size of memory). Its value therefore comes from a boot of
+such a machine that the verifier's owner ran. The other one, the DXE volume, with all drivers, measures to what is in
+the file. The first code is measured by nobody; who can change it has the machine, and everything it will ever say.
 """
 
 from collections import Counter

@@ -50,7 +50,7 @@ _PASSES_OS_RELEASE: Final = 257
 
 _KERNEL_MEASURES_COMMAND_LINE: Final = re.compile(rb"LOADED_IMAGE::LoadOptions\0")
 _KERNEL_MEASURES_INITRAMFS: Final = re.compile(rb"Linux initrd\0")
-"""How a kernel that measures the two describes the event: Linux 6.0 and 5.18 on. Without the words, no event."""
+"""How a kernel that measures the two describes the event. One without the words is older, and makes no such event."""
 
 
 def measurements_of_uki(image: bytes) -> tuple[Measurement, ...]:

@@ -89,6 +89,6 @@ def _decode_name(reader: LittleEndianReader, name: bytes) -> str:
         text = name.decode("utf-16-le")
     except UnicodeDecodeError as error:
         raise reader.wrong("a variable's name in UTF-16", name.hex()) from error
-    if text.find("\0") != len(text) - 1:
+    if not text.endswith("\0") or "\0" in text[:-1]:
         raise reader.wrong("a variable's name that ends with its one NUL", text)
     return text[:-1]

@@ -163,14 +163,12 @@ class _Unpacker:
         stream = properties + needed.to_bytes(4, "little") + size.to_bytes(8, "little") + packed[13:]
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
         try:
-            unpacked = decompressor.decompress(stream, max_length=size)
+            unpacked = decompressor.decompress(stream, max_length=size + 1)
         except lzma.LZMAError as error:
             raise MalformedArtefact(_DOING, expected="an LZMA stream", found=str(error)) from error
-        if len(unpacked) != size or decompressor.unused_data:
+        if not decompressor.eof or decompressor.unused_data:
             raise MalformedArtefact(
-                _DOING,
-                expected=f"an LZMA stream of {size} bytes, and nothing after it",
-                found=f"{len(unpacked)} bytes, {len(decompressor.unused_data)} after them",
+                _DOING, expected=f"an LZMA stream of {size} bytes, and nothing after it", found=f"{len(packed)} bytes"
             )
         return memoryview(unpacked)
 

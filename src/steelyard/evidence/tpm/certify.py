@@ -12,7 +12,7 @@ from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.attest import TpmsCertifyInfo, parse_tpms_attest
 from steelyard.evidence.tpm.keys import AttestationKey, BoundKey, CertifiedBy
 from steelyard.evidence.tpm.nonce import Challenge
-from steelyard.model.errors import BindingRejected, MalformedTpmStructure
+from steelyard.model.errors import BindingRejected, Malformed
 from steelyard.model.limits import TPM_STRUCTURE_BYTES
 
 _DOING: Final = "verifying that one key certifies another"
@@ -36,7 +36,7 @@ def verify_certify(
     certifying.signing.verify(signature, attest, _DOING)
     try:
         read = parse_tpms_attest(attest)
-    except MalformedTpmStructure as error:
+    except Malformed as error:
         raise BindingRejected(_DOING, expected=error.expected, found=error.found) from error
     if not isinstance(read.attested, TpmsCertifyInfo):
         raise BindingRejected(_DOING, expected="an attestation of a key", found="an attestation of PCRs")

@@ -11,7 +11,7 @@ from steelyard.evidence.tpm.nonce import Challenge
 from steelyard.evidence.tpm.selection import TpmlPcrSelection, marshal_selection
 from steelyard.model.errors import (
     ClockWentBack,
-    MalformedTpmStructure,
+    Malformed,
     NotAQuote,
     PcrMismatch,
     WrongNonce,
@@ -69,7 +69,7 @@ def verify_quote(
     key.signing.verify(quote.signature, quote.attest, _DOING)
     try:
         attest = parse_tpms_attest(quote.attest)
-    except MalformedTpmStructure as error:
+    except Malformed as error:
         # Its signature is good, so these are not bytes that went wrong on the way: the key signs other things too.
         raise NotAQuote(_DOING, expected=error.expected, found=error.found) from error
     attested = attest.attested
@@ -142,7 +142,8 @@ def compare_clock(accepted: QuotedPcrs, now: QuotedPcrs) -> SameBoot | Rebooted:
     Raises ClockWentBack when the counters ran backwards: the quote is older than one already accepted, or the TPM was
     cleared, which removes the key as well. A restart within a boot (resume) raises `restart_count` and keeps PCRs.
     `clock` may fall back only across a reset or restart after which the TPM itself says that it is not `safe`: a power
-    cut loses what was not yet saved, and is no fault. The two quotes must be of one key.
+    cut loses what was not yet saved, and is no fault. The two quotes must be of one key: to keys outside the
+    endorsement hierarchy a TPM tells its counters shifted, each by an amount of its own.
     Source: TPM 2.0 Library Part 1, section 36.
     """
     if accepted.key.signing.fingerprint != now.key.signing.fingerprint:

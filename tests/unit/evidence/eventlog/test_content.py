@@ -201,6 +201,11 @@ def test_a_variable_without_a_proper_name_is_only_data(data: bytes) -> None:
     assert _content(data) == CommittedData(data)
 
 
+def test_a_variable_with_more_after_it_is_only_data() -> None:
+    data = variable("db", b"certificate") + b"\1\2"
+    assert _content(data) == CommittedData(data)
+
+
 def test_shim_15_covers_a_variable_and_five_zeros() -> None:
     data = variable("Shim", b"certificate", SHIM) + bytes(5) + b"\xaf"
     expected = CommittedVariable(data[:-1], UefiVariable(SHIM, "Shim", b"certificate"))
@@ -212,6 +217,7 @@ def test_shim_15_covers_a_variable_and_five_zeros() -> None:
     [
         variable("Shim", b"certificate", SHIM) + b"\0\0\0\0\1\xaf",
         variable("Shim", b"certificate", SHIM) + bytes(4) + b"\xaf",
+        variable("Shim", b"certificate", SHIM) + bytes(6) + b"\xaf",
         variable("S\0im", b"certificate", SHIM) + bytes(5) + b"\xaf",
     ],
 )

@@ -281,7 +281,8 @@ def _many_algorithms() -> bytes:
 
 
 def _huge_log() -> bytes:
-    return bytes(EVENT_LOG_BYTES.most + 1)
+    large = agile_event(0, 1, bytes(EVENT_DATA_BYTES.most), [(_SHA256, EMPTY)])
+    return _HEADER + large * (EVENT_LOG_BYTES.most // EVENT_DATA_BYTES.most)
 
 
 @pytest.mark.parametrize(

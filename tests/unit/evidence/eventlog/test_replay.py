@@ -18,7 +18,7 @@ from steelyard.model.algorithms import HASH_BY_NAME, HashAlgorithm
 from steelyard.model.errors import LogRejected
 from steelyard.model.pcrs import PcrValues
 from tests.unit.evidence.eventlog.build import SHA256, SHA384, Boot, agile_event, digest_of
-from tests.vectors_dir import shared_vectors
+from tests.vectors_dir import OWN, shared_vectors
 
 SHA1: Final = HashAlgorithm.SHA1
 SHA512: Final = HashAlgorithm.SHA512
@@ -117,6 +117,20 @@ def test_tpm2_eventlog_computes_the_same_values_in_every_bank(tmp_path: Path) ->
         name: {str(pcr): value.hex() for pcr, value in replay(log, HASH_BY_NAME[name]).items()} for name in theirs
     }
     assert set(theirs) == {"sha1", "sha256", "sha384", "sha512"}
+
+
+@pytest.mark.parametrize("boot", sorted(path.name for path in (OWN / "ovmf" / "boots").iterdir()))
+@pytest.mark.parametrize("bank", [SHA1, SHA256, SHA384])
+def test_a_recorded_boot_replays_to_what_its_tpm_held(boot: str, bank: HashAlgorithm) -> None:
+    # PCR 10 is the kernel's list; 15 to 23 are no firmware's.
+    folder = OWN / "ovmf" / "boots" / boot
+    held = json.loads((folder / "pcrs.json").read_text())[bank.label]
+    log = parse_event_log((folder / "event_log.bin").read_bytes())
+    for pcr, value in replay(log, bank).items():
+        assert value.hex() == held[str(pcr)], pcr
+    if bank.believed:
+        quoted = PcrValues(bank, {pcr: bytes.fromhex(held[str(pcr)]) for pcr in range(15)})
+        assert verify_log(log, quoted, frozenset({10})).events
 
 
 def test_a_bank_of_sha3_is_replayed() -> None:

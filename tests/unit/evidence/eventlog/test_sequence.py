@@ -21,7 +21,7 @@ from tests.unit.evidence.eventlog.build import (
     Boot,
     variable,
 )
-from tests.vectors_dir import shared_vectors
+from tests.vectors_dir import OWN, shared_vectors
 
 ACTION: Final = b"Calling EFI Application from Boot Option"
 
@@ -58,6 +58,13 @@ _WHOLE_BOOTS: Final = (
 @pytest.mark.parametrize("name", _WHOLE_BOOTS)
 def test_a_recorded_boot_breaks_no_rule(name: str) -> None:
     log = parse_event_log((shared_vectors("eventlogs") / name).read_bytes())
+    replayed = verify_log(log, PcrValues(SHA256, replay(log, SHA256)), frozenset())
+    assert check_sequence(replayed) == ()
+
+
+@pytest.mark.parametrize("boot", sorted(path.name for path in (OWN / "ovmf" / "boots").iterdir()))
+def test_a_recorded_boot_of_ours_breaks_no_rule(boot: str) -> None:
+    log = parse_event_log((OWN / "ovmf" / "boots" / boot / "event_log.bin").read_bytes())
     replayed = verify_log(log, PcrValues(SHA256, replay(log, SHA256)), frozenset())
     assert check_sequence(replayed) == ()
 

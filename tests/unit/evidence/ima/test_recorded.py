@@ -1,4 +1,4 @@
-"""Lists that real kernels wrote: other people's beside the checkout, and ours with the PCRs of the TPM that saw them."""
+"""Lists that real kernels wrote: other people's beside the checkout, and ours with the PCRs of their TPM."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from steelyard.evidence.ima.policy import compile_runtime_policy
 from steelyard.evidence.ima.replay import ImaExcerpt, ImaPosition, pcr10_values, replay
 from steelyard.evidence.ima.signatures import file_signing_key
 from steelyard.model.algorithms import HashAlgorithm
-from steelyard.model.errors import MalformedImaList
+from steelyard.model.errors import LogRejected, MalformedImaList
 from steelyard.model.pcrs import PcrValues
 from tests.unit.evidence.ima.signing import LATER, NOW
 from tests.vectors_dir import OWN, shared_vectors
@@ -109,12 +109,27 @@ def test_our_lists_replay_to_the_tpm_that_saw_them(name: str, form: str) -> None
     data = (OURS / name / form).read_bytes()
     ima_list = parse_ima_list(data)
     shown = pcr10_values(ima_list)
-    assert shown[HashAlgorithm.SHA1] == our_pcrs(name, HashAlgorithm.SHA1).values[10]
-    for bank in (HashAlgorithm.SHA256, HashAlgorithm.SHA384):
-        quoted = our_pcrs(name, bank).values[10]
-        assert shown[bank] == quoted
-        result = replay(ImaExcerpt(0, data), ImaPosition.start(bank), quoted, frozenset())
-        assert (result.judged, result.waiting) == (len(ima_list.entries), 0)
+    for bank in (HashAlgorithm.SHA1, HashAlgorithm.SHA256):
+        assert shown[bank] == our_pcrs(name, bank).values[10]
+    result = replay(
+        ImaExcerpt(0, data), ImaPosition.start(HashAlgorithm.SHA256), shown[HashAlgorithm.SHA256], frozenset()
+    )
+    assert (result.judged, result.waiting) == (len(ima_list.entries), 0)
+
+
+@pytest.mark.parametrize("name", OUR_LISTS)
+def test_a_bank_in_which_the_kernel_could_not_hash_proves_nothing(name: str) -> None:
+    """This kernel has SHA-384 as a module, and extended that bank with SHA-1 hashes and zeros (attack 25)."""
+    bank = HashAlgorithm.SHA384
+    data = (OURS / name / "ima.bin").read_bytes()
+    quoted = our_pcrs(name, bank).values[10]
+    value = bytes(bank.size)
+    for entry in parse_ima_list(data).entries:
+        hashed = HashAlgorithm.SHA1.digest(entry.template_data) + bytes(28)
+        value = bank.digest(value + (b"\xff" * bank.size if isinstance(entry, Violation) else hashed))
+    assert value == quoted
+    with pytest.raises(LogRejected, match="PCR 10 to reach"):
+        replay(ImaExcerpt(0, data), ImaPosition.start(bank), quoted, frozenset())
 
 
 @pytest.mark.parametrize("name", OUR_LISTS)
@@ -137,18 +152,15 @@ def test_our_lists_begin_with_the_boot_aggregate_of_their_boot(name: str) -> Non
 
 @pytest.mark.parametrize("form", FORMS)
 def test_odd_names_are_read_as_the_kernel_saw_them(form: str) -> None:
-    names = [
-        entry.path
-        for entry in parse_ima_list((OURS / "ima-ng" / form).read_bytes()).entries
-        if isinstance(entry, MeasuredFile)
-    ]
+    entries = parse_ima_list((OURS / "ima-ng" / form).read_bytes()).entries
+    names = [entry.path for entry in entries if isinstance(entry, MeasuredFile)]
     assert b"/odd/with_space" in names
     assert b"/odd/new\nline" in names
     assert b"/odd/back\\slash" in names
     assert b"/odd/\xff\xfe_is_not_UTF-8" in names
     assert b"/odd/gone_(deleted)" in names
     assert b"/odd/tab\there\rreturn" in names
-    assert b"/odd/line\n10" in names
+    assert b"/odd/line\n10_" + b"0" * 40 + b"_ima-ng_sha256:00" in names
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -166,11 +178,12 @@ def test_signatures_that_a_kernel_measured_are_judged(name: str) -> None:
         )
         for key in ("rsa", "ecdsa")
     ]
+    in_force = max(key.not_before or NOW for key in keys)
     policy = compile_runtime_policy(
         files=(), revoked=(), signing_keys=keys, excluded=(), tolerated_violations=(), buffers=()
     )
     excerpt = ImaExcerpt(0, (OURS / name / "ima.bin").read_bytes())
-    appraisal = judge_ima(excerpt, ImaPosition.start(bank), our_pcrs(name, bank), policy, keys[0].not_before or NOW)
+    appraisal = judge_ima(excerpt, ImaPosition.start(bank), our_pcrs(name, bank), policy, in_force)
     said = {finding.subject: finding.reason for finding in appraisal.findings}
     assert {path: said.get(path) for path in said.keys() | {"/signed/rsa", "/signed/ecdsa"} if "/signed/" in path} == {
         "/signed/rsa": None,

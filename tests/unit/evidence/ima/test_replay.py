@@ -90,7 +90,7 @@ def test_a_position_is_a_count_and_a_value_of_its_bank(entries: int, pcr: bytes)
 
 
 def test_a_sha1_template_hash_padded_with_zeros_is_not_what_a_sha256_bank_holds() -> None:
-    """Kernels before 5.7 extended that; accepting it would rest the proof on SHA-1 (attack 25)."""
+    """Some kernels extend that; accepting it would rest the proof on SHA-1 (attack 25)."""
     entries = [boot_aggregate(), ng(b"/a")]
     value = bytes(32)
     for entry in entries:
