@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import sushy

@@ -1,6 +1,9 @@
 """The switch by its frames: who reaches whom, and what its faults do to that."""
 
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -8,6 +11,7 @@ from tests.lab_rack.rack import Rack, Wire, wait_until, who_hears
 
 pytestmark = pytest.mark.rack
 
+EVERY_PROTOCOL = 0x0003
 EVERY_TAG = (None, 0, 1, 100, 4094, 4095)
 
 
@@ -98,6 +102,35 @@ def test_a_node_cannot_reach_a_bmc_through_a_service(rack: Rack) -> None:
     rack.lab("service", "100", "10.100.0.1/24")
     route_localnet = rack.run(["cat", "/proc/sys/net/ipv4/conf/vlan100/route_localnet"]).stdout
     assert route_localnet == "0\n"
+
+
+def test_the_services_trunk_has_the_tagged_frames_of_open_ports_and_nothing_of_shut_ones(
+    rack: Rack, wires: tuple[Wire, Wire]
+) -> None:
+    rack.run(["ip", "link", "set", rack.inventory.switch.services_port, "up"])
+
+    def listen() -> socket.socket:
+        trunk = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL))
+        trunk.bind((rack.inventory.switch.services_port, 0))
+        trunk.setblocking(False)  # noqa: FBT003  the name of the method says what it is
+        return trunk
+
+    with rack.within(listen) as trunk:
+
+        def hears(wire: Wire, tag: int | None) -> bool:
+            words = f"trunk {time.monotonic_ns()}".encode()
+            wire.send(words, tag)
+            limit = time.monotonic() + 0.2
+            while time.monotonic() < limit:
+                with suppress(BlockingIOError):
+                    if words in trunk.recv(2048):
+                        return True
+            return False
+
+        wait_until("the trunk has a frame of VLAN 100", lambda: hears(wires[0], None))
+        rack.shut("n2")
+        wait_until("a shut port is silent", lambda: not hears(wires[1], None), seconds=5)
+        assert not any(hears(wires[1], tag) for tag in EVERY_TAG)
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ def test_a_number_that_nobody_has_is_nobody() -> None:
     end_processes([ProcessIdentity("true", process.pid, 1)])
 
 
-def test_a_name_with_brackets_and_spaces_does_not_mislead(tmp_path_factory: pytest.TempPathFactory) -> None:
-    program = tmp_path_factory.mktemp("x") / ") S 1 (x"
+def test_a_name_that_looks_like_the_fields_after_it_does_not_mislead(tmp_path_factory: pytest.TempPathFactory) -> None:
+    program = tmp_path_factory.mktemp("x") / ") Z 1 (x"
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([program, "60"]) as process:
         assert lives(_identity(process))
