@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tests.lab_rack.rack import SIMULATED, Rack, bring_up, lab, require_rack
+from tests.lab_rack.rack import SIMULATED, Rack, bring_up, lab, room_for_a_rack
 
 pytestmark = pytest.mark.rack
 
@@ -24,11 +24,9 @@ FOUR_NODES_SECONDS: Final = 30
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    require_rack()
-    root = tmp_path.resolve() / "r"
-    yield root
-    lab(root, "down", check=False)
+def place() -> Iterator[Path]:
+    with room_for_a_rack() as root:
+        yield root
 
 
 @pytest.fixture

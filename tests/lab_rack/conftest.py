@@ -6,17 +6,13 @@ from pathlib import Path
 import pytest
 
 from steelyard.lab.control import ask
-from tests.lab_rack.rack import Rack, bring_up, lab, require_rack
+from tests.lab_rack.rack import Rack, bring_up, room_for_a_rack
 
 
 @pytest.fixture(scope="session")
-def standing_rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
-    require_rack()
-    root = tmp_path_factory.mktemp("rack").resolve() / "r"
-    try:
+def standing_rack() -> Iterator[Rack]:
+    with room_for_a_rack() as root:
         yield bring_up(root, "--nodes", "2")
-    finally:
-        lab(root, "down")
 
 
 @pytest.fixture
@@ -37,10 +33,7 @@ def rack(standing_rack: Rack) -> Iterator[Rack]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """Where a rack of the test's own may be; whatever the test left running there is ended."""
-    require_rack()
-    root = tmp_path.resolve() / "r"
-    yield root
-    if root.exists():
-        lab(root, "down", check=False)
+def place() -> Iterator[Path]:
+    """Where a rack of the test's own may be."""
+    with room_for_a_rack() as root:
+        yield root

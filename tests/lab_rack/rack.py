@@ -6,14 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 from struct import pack
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Final, TypeVar
 
 import pytest
@@ -44,19 +44,21 @@ def require_rack() -> None:
         pytest.skip(f"needs a computer that can hold a rack: {'; '.join(missing)}")
 
 
+@contextmanager
+def room_for_a_rack() -> Iterator[Path]:
+    """Give a directory's name short enough for the sockets in it; whatever runs there in the end is ended."""
+    require_rack()
+    with TemporaryDirectory(prefix="rack-") as folder:
+        root = Path(folder).resolve() / "r"
+        yield root
+        if root.exists():
+            lab(root, "down", check=False)
+
+
 def lab(root: Path, verb: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `steelyard lab`."""
     return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from steelyard.cli.main import run; run()",
-            "lab",
-            verb,
-            "--dir",
-            str(root),
-            *arguments,
-        ],
+        [Path(sys.executable).with_name("steelyard"), "lab", verb, "--dir", root, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import os
 import pty
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import sushy
 from sushy.exceptions import AccessError, HTTPError, SushyError
 
+from steelyard.cli.lab import LEAVE_KEY
 from steelyard.lab.build import build_boot_disk
 from steelyard.lab.namespace import inside
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, wait_until
@@ -170,6 +172,22 @@ def test_serial_over_lan_and_the_labs_console_share_the_line(bootable: Rack) -> 
         finally:
             client.terminate()
             os.close(ours)
+
+
+def test_the_labs_console_shows_what_the_machine_says(rack: Rack) -> None:
+    steelyard = Path(sys.executable).with_name("steelyard")
+    with subprocess.Popen(
+        [steelyard, "lab", "console", "n1", "--dir", rack.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        rack.ipmi("n1", "power", "on")
+        seen = b""
+        while FROM_NETWORK.encode() not in seen:
+            seen += os.read(client.stdout.fileno(), 4096)
+        client.stdin.write(LEAVE_KEY)
+        client.stdin.flush()
+        assert client.wait(30) == 0
 
 
 def _read_until(terminal: int, words: bytes, seconds: float = 120) -> bytes:

@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from steelyard.model.errors import LabFailed, LabUnready
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, lab, leftovers, wait_until
 
 pytestmark = pytest.mark.rack
+
+NOBODY = 65534
 
 
 def _processes(rack: Rack) -> tuple[ProcessIdentity, ...]:
@@ -159,3 +162,45 @@ def test_a_rack_that_does_not_run_says_so(place: Path) -> None:
     refused = lab(place, "status", check=False)
     assert refused.returncode == LabFailed.exit_code
     assert "a rack that runs" in refused.stderr
+
+
+# -- a computer that cannot hold a rack --------------------------------------------------------------------------------
+
+
+def _refused(place: Path, words: str, *command: str | Path, path: str = os.environ["PATH"]) -> None:
+    """Check that `lab up`, run with `command` before it, says `words` and begins nothing."""
+    steelyard = Path(sys.executable).with_name("steelyard")
+    done = subprocess.run(
+        [*command, steelyard, "lab", "up", "--dir", place, "--nodes", "2"],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == LabUnready.exit_code
+    assert words in " ".join(done.stderr.split())
+    assert leftovers(place, RackDirectory(place).namespace) == []
+    assert [file.name for file in place.iterdir()] == ["lock"]
+
+
+def test_missing_packages_are_named_and_nothing_is_begun(place: Path) -> None:
+    _refused(place, "install the packages iproute2 mtools openvswitch-switch", path="/nowhere")
+
+
+def test_a_missing_tun_device_is_named_and_nothing_is_begun(place: Path) -> None:
+    hide = 'mount -t tmpfs none /dev/net && exec "$@"'
+    _refused(place, "/dev/net/tun is of no use", "unshare", "--mount", "sh", "-c", hide, "sh")
+
+
+def test_short_memory_is_named_and_nothing_is_begun(place: Path, tmp_path: Path) -> None:
+    little = tmp_path / "meminfo"
+    little.write_text("MemTotal: 1048576 kB\nMemAvailable: 524288 kB\n")
+    pretend = f'mount --bind {little} /proc/meminfo && exec "$@"'
+    _refused(place, "512 are free", "unshare", "--mount", "sh", "-c", pretend, "sh")
+
+
+def test_without_root_that_is_said_and_nothing_is_begun(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    alone = 'exec "$@"'
+    # A user namespace in which one is nobody, with one's own files.
+    _refused(place, "run it as root", "unshare", "--user", f"--map-user={NOBODY}", "sh", "-c", alone, "sh")

@@ -25,13 +25,17 @@ class Console:
         # Unbuffered: the record is whole up to the moment of any crash.
         self._record = record.open("ab", buffering=0)
         self._kept = b""
-        self._listeners: list[Listener] = []
+        self._listeners: dict[Listener, None] = {}
         self._to_machine: asyncio.StreamWriter | None = None
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Hand everything that the machine says to `listener` from now on; return what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        self._listeners[listener] = None
+
+        def stop() -> None:
+            self._listeners.pop(listener, None)
+
+        return stop
 
     def type(self, keys: bytes) -> None:
         """Send `keys` to the machine; without power they are lost, as on a real line."""

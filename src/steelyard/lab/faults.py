@@ -22,7 +22,7 @@ class NodeFault(StrEnum):
     NEVER_BOOTS = "never-boots"
     """It has power, and its processor does nothing."""
     HANGS = "hangs"
-    """Firmware runs, and the machine stops dead when it is about to load an image."""
+    """Firmware runs, and the machine stops dead when it has loaded an image."""
     MODIFIED_FIRMWARE = "modified-firmware"
     """One byte of a measured volume is another."""
     OTHER_TPM = "other-tpm"

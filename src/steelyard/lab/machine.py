@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Final
 
 from steelyard.lab.children import Child, Children
-from steelyard.lab.console import Console
+from steelyard.lab.console import Console, Listener
 from steelyard.lab.faults import NodeFault
 from steelyard.lab.monitor import Monitor
 from steelyard.lab.plan import (
@@ -19,7 +20,7 @@ from steelyard.lab.plan import (
 )
 from steelyard.lab.state import Rack, RackDirectory
 
-_LOADING: bytes = b"BdsDxe: loading Boot"
+_LOADING: Final = b"BdsDxe: loading Boot"
 """What OVMF says on the serial line before it loads an image. Seen in edk2-stable202211."""
 
 
@@ -39,6 +40,8 @@ class EmulatedMachine:
         self._qemu: Child | None = None
         self._monitor: Monitor | None = None
         self._life: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stop_listening: Callable[[], None] = lambda: None
 
     @property
     def running(self) -> bool:
@@ -80,9 +83,9 @@ class EmulatedMachine:
             await carrying
             raise
         self._qemu, self._monitor = qemu, monitor
-        self._life = asyncio.create_task(self._live(qemu, swtpm, monitor, carrying, on_reset))
         if NodeFault.HANGS in self.faults:
-            self._stop_at(_LOADING, monitor)
+            self._stop_listening = self._console.listen(self._hang_at(_LOADING, monitor))
+        self._life = asyncio.create_task(self._live(qemu, swtpm, monitor, carrying, on_reset))
 
     def _plan_start(self, order: tuple[BootDevice, ...]) -> MachineStart:
         modified = NodeFault.MODIFIED_FIRMWARE in self.faults
@@ -94,18 +97,17 @@ class EmulatedMachine:
             image_forced=self._files.other_image if NodeFault.OTHER_IMAGE in self.faults else None,
         )
 
-    def _stop_at(self, words: bytes, monitor: Monitor) -> None:
-        """Stop the processor when the console has said `words`."""
+    def _hang_at(self, words: bytes, monitor: Monitor) -> Listener:
+        """Return a listener that stops the processor, once, when the console has said `words`."""
         heard = b""
 
         def hear(said: bytes) -> None:
             nonlocal heard
             heard = heard[-len(words) :] + said
-            if words in heard:
-                stop_listening()
+            if words in heard and self._stopping is None:
                 self._stopping = asyncio.create_task(monitor.execute("stop"))
 
-        stop_listening = self._console.listen(hear)
+        return hear
 
     async def _live(
         self,
@@ -121,7 +123,8 @@ class EmulatedMachine:
         await carrying
         # It ends with its machine; until then it holds the TPM's state.
         await swtpm.wait()
-        self._qemu = self._monitor = self._life = None
+        self._stop_listening()
+        self._qemu = self._monitor = self._life = self._stopping = None
         if monitor.end_reason == "guest-reset":
             on_reset()
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -27,14 +28,21 @@ PROGRAMS: Final[Mapping[str, str]] = {
 }
 """Program -> the Debian package that has it."""
 
+LIBRARIES: Final = ("aiohttp",)
+
 OVS_SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
 TUN_DEVICE: Final = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True, slots=True)
 class Computer:
-    """What was found of this computer. `tun_error` is why a tap device cannot be had; None if it can."""
+    """What was found of this computer.
 
+    missing_libraries  of Python, that the extra `lab` brings.
+    tun_error          why a tap device cannot be had; None if it can.
+    """
+
+    missing_libraries: frozenset[str]
     missing_packages: frozenset[str]
     administrator: bool
     tun_error: str | None
@@ -49,7 +57,8 @@ def look_at_computer(shape: RackShape) -> Computer:
         missing.add("ovmf")
     if not OVS_SCHEMA.is_file():
         missing.add("openvswitch-common")
-    return Computer(frozenset(missing), os.geteuid() == 0, _tun_error(), _memory_free_mib())
+    libraries = frozenset(name for name in LIBRARIES if find_spec(name) is None)
+    return Computer(libraries, frozenset(missing), os.geteuid() == 0, _tun_error(), _memory_free_mib())
 
 
 def _tun_error() -> str | None:
@@ -71,6 +80,8 @@ def _memory_free_mib() -> int:
 def problems(computer: Computer, shape: RackShape) -> tuple[str, ...]:
     """Return everything that stands in the way of a rack of this shape, at once."""
     found = []
+    if computer.missing_libraries:
+        found.append(f"install {', '.join(sorted(computer.missing_libraries))}: pip install 'steelyard[lab]'")
     if computer.missing_packages:
         found.append(f"install the packages {' '.join(sorted(computer.missing_packages))}")
     if not computer.administrator:

@@ -40,7 +40,14 @@ def test_one_byte_of_the_volume_is_another_and_nothing_else_has_moved() -> None:
 
 @pytest.mark.parametrize(
     "image",
-    [b"", b"no section", _GUID, _image(VOLUMES[:-4096]), _image(VOLUMES.replace(b"_FVH", b"____")), _image(VOLUMES)[:60]],
+    [
+        b"",
+        b"no section",
+        _GUID,
+        _image(VOLUMES[:-4096]),
+        _image(VOLUMES.replace(b"_FVH", b"____")),
+        _image(VOLUMES)[:60],
+    ],
 )
 def test_an_image_of_another_kind_is_refused(image: bytes) -> None:
     with pytest.raises(LabFailed):

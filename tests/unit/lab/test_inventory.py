@@ -38,6 +38,12 @@ def test_another_document_is_refused(text: str) -> None:
         decode_inventory(text)
 
 
+def test_another_version_is_refused() -> None:
+    document = json.loads(encode_inventory(INVENTORY))
+    with pytest.raises(WrongUse, match="inventory/1"):
+        decode_inventory(json.dumps({**document, "schema": "steelyard-lab-inventory/2"}))
+
+
 def test_an_unknown_field_is_refused() -> None:
     document = json.loads(encode_inventory(INVENTORY))
     document["nodes"][0]["bmc"]["backdoor"] = True

@@ -8,7 +8,7 @@ from steelyard.lab.preflight import Computer, check_computer, look_at_computer, 
 from steelyard.lab.rack import STANDARD_SHAPE
 from steelyard.model.errors import LabUnready
 
-GOOD = Computer(frozenset(), administrator=True, tun_error=None, memory_free_mib=8192)
+GOOD = Computer(frozenset(), frozenset(), administrator=True, tun_error=None, memory_free_mib=8192)
 
 
 def test_a_computer_that_has_everything_is_taken() -> None:
@@ -20,6 +20,7 @@ def test_a_computer_that_has_everything_is_taken() -> None:
     ("lacking", "words"),
     [
         (replace(GOOD, missing_packages=frozenset({"swtpm", "ovmf"})), "install the packages ovmf swtpm"),
+        (replace(GOOD, missing_libraries=frozenset({"aiohttp"})), "pip install 'steelyard[lab]'"),
         (replace(GOOD, administrator=False), "run it as root"),
         (replace(GOOD, tun_error="No such device"), "/dev/net/tun is of no use (No such device)"),
         (replace(GOOD, memory_free_mib=1000), "1000 are free"),
@@ -32,7 +33,9 @@ def test_each_lack_is_named_with_what_to_do(lacking: Computer, words: str) -> No
 
 
 def test_all_that_is_lacking_is_named_at_once() -> None:
-    bad = Computer(frozenset({"swtpm"}), administrator=False, tun_error="Permission denied", memory_free_mib=1)
+    bad = Computer(
+        frozenset(), frozenset({"swtpm"}), administrator=False, tun_error="Permission denied", memory_free_mib=1
+    )
     found = problems(bad, STANDARD_SHAPE)
     assert len(found) == 3
     # Who is not root may not open the device either: one cause, one message.

@@ -172,11 +172,9 @@ class IpmiEndpoint(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)  # a UDP port has no other
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering. What was begun is brought to its end, so that no machine is left half started."""
         for session in tuple(self._sessions.values()):
             self._end_session(session)
-        for task in self._work:
-            task.cancel()
         if self._transport is not None:
             self._transport.close()
 
