@@ -92,33 +92,33 @@ def files_of_package(package: bytes) -> Mapping[bytes, bytes]:
 
 
 def _data_archive(package: memoryview) -> tuple[bytes, memoryview]:
-    """Return name and content of the third member, the files; before it are the format's version and the scripts."""
-    members = list(_ar_members(package))
-    names = [name for name, _ in members]
-    if len(members) != 3 or names[0] != b"debian-binary" or not names[1].startswith(b"control.tar"):
-        raise _wrong("the members debian-binary, control.tar and data.tar", printable(b", ".join(names)))
-    if (version := bytes(members[0][1])) != b"2.0\n":
-        raise _wrong("a package of format 2.0", printable(version))
-    return members[2]
-
-
-def _ar_members(package: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Return name and content of the last member, the files; before it are the format's version and the scripts."""
     if (magic := bytes(package[:8])) != b"!<arch>\n":
         raise _wrong("an ar archive", printable(magic))
-    at = 8
-    # One more than a package has is enough to know that it is none.
-    for _ in range(4):
-        if at == len(package):
-            return
-        header = bytes(package[at : at + 60])
-        digits = header[48:58].rstrip(b" ")
-        if len(header) != 60 or header[58:] != b"`\n" or not digits.isdigit():
-            raise _wrong("the header of an ar member", printable(header))
-        start, size = at + 60, int(digits)
-        if size > len(package) - start:
-            raise _wrong(f"a member in the {len(package) - start} bytes left", f"{size} bytes")
-        yield header[:16].rstrip(b" ").removesuffix(b"/"), package[start : start + size]
-        at = min(start + size + size % 2, len(package))
+    version_name, version, at = _ar_member(package, 8)
+    control_name, _, at = _ar_member(package, at)
+    name, data, at = _ar_member(package, at)
+    if version_name != b"debian-binary" or not control_name.startswith(b"control.tar") or at != len(package):
+        names = b", ".join((version_name, control_name, name))
+        raise _wrong(
+            "the members debian-binary, control.tar and data.tar", f"{printable(names)}, {len(package) - at} bytes more"
+        )
+    if (format_version := bytes(version[:16])) != b"2.0\n":
+        raise _wrong("a package of format 2.0", printable(format_version))
+    return name, data
+
+
+def _ar_member(package: memoryview, at: int) -> tuple[bytes, memoryview, int]:
+    """Return name and content of the member at an offset, and where the next one is."""
+    header = bytes(package[at : at + 60])
+    digits = header[48:58].rstrip(b" ")
+    if header[58:] != b"`\n" or not digits.isdigit():
+        raise _wrong("the header of an ar member", printable(header))
+    start, size = at + 60, int(digits)
+    if size > len(package) - start:
+        raise _wrong(f"a member in the {len(package) - start} bytes left", f"{size} bytes")
+    name = header[:16].rstrip(b" ").removesuffix(b"/")
+    return name, package[start : start + size], min(start + size + size % 2, len(package))
 
 
 # -- compression -------------------------------------------------------------------------------------------------------
@@ -145,17 +145,17 @@ def _from_xz(data: memoryview) -> Iterator[bytes]:
 
 def _from_gzip(data: memoryview) -> Iterator[bytes]:
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    rest = _stored(data)
     try:
-        for packed in _stored(data):
-            if decompressor.eof:
-                # Checked here, as what follows the end would pile up in it, copied anew with each piece.
-                raise _wrong("one gzip stream that ends with the member", "more bytes")
+        for packed in rest:
             yield decompressor.decompress(packed, _CHUNK_BYTES)
             while decompressor.unconsumed_tail:
                 yield decompressor.decompress(decompressor.unconsumed_tail, _CHUNK_BYTES)
+            if decompressor.eof:
+                break
     except zlib.error as error:
         raise _wrong("files compressed with gzip", str(error)) from error
-    if not decompressor.eof or decompressor.unused_data:
+    if not decompressor.eof or decompressor.unused_data or next(rest, None) is not None:
         raise _wrong("one gzip stream that ends with the member", "another end")
 
 

@@ -63,7 +63,7 @@ def measurements_of_firmware(image: bytes, version: str) -> FirmwareMeasurements
     dxe = _the_one(DXE_CORE, "compressed", unpacked)
     return FirmwareMeasurements(
         (
-            Measurement(_PCR, "firmware version", Presence.ALWAYS, digests_of((version + "\0").encode("utf-16-le"))),
+            Measurement(_PCR, "firmware version", Presence.ALWAYS, digests_of(_utf_16(version + "\0"))),
             Measurement(_PCR, "DXE volume", Presence.ALWAYS, digests_of(dxe.data)),
         ),
         PatchedVolume("PEI volume", len(pei.data), digests_of(pei.data)),
@@ -103,6 +103,11 @@ def measurements_from_reference_boot(log: ReplayedLog, firmware: FirmwareMeasure
             found=f"an event about {size_bytes} bytes",
         )
     return (Measurement(_PCR, firmware.patched.what, Presence.ALWAYS, {log.bank: log.digest(event)}),)
+
+
+def _utf_16(text: str) -> bytes:
+    # Lone surrogates too: what stands in an argument is not always Unicode, and this is measured, not shown.
+    return text.encode("utf-16-le", "surrogatepass")
 
 
 def _the_one(core: int, where: str, volumes: list[Volume]) -> Volume:

@@ -72,6 +72,10 @@ class Manifest:
             check_name(self.machine_class, "machine class")
         if self.origin is Origin.REFERENCE_BOOT and self.machine_class is None:
             raise WrongUse(doing, expected="a machine class for values from a reference boot", found="none")
+        if not 1 <= self.serial <= _MOST_SERIAL:
+            raise WrongUse(doing, expected=f"a serial from 1 to {_MOST_SERIAL}", found=f"{self.serial}")
+        if not self.artefact:
+            raise WrongUse(doing, expected="the artefact's name", found="none")
         if self.expires <= self.issued:
             raise WrongUse(doing, expected="an end after the issue", found=format_time(self.expires))
         if not self.measurements and not any(self.files.values()):

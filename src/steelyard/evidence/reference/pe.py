@@ -45,7 +45,7 @@ _PCR_BY_SUBSYSTEM: Final = {
     Subsystem.BOOT_SERVICE_DRIVER: (2, "EFI boot service driver"),
     Subsystem.RUNTIME_DRIVER: (2, "EFI runtime driver"),
 }
-"""Source: TCG PC Client Platform Firmware Profile 1.05, sections 3.3.4.3 and 3.3.4.5."""
+"""Source: TCG PC Client Platform Firmware Profile 1.06, sections 3.3.4.3 and 3.3.4.5."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ the stub hands it (PCR 4 again), the stub each of its sections (PCR 11), the ker
 the initramfs that it is given (PCR 9). Nothing goes into PCR 8, 12 and 13 unless somebody passes another command line,
 a credential or an add-on beside the image: no reference covers such an event, which is the point.
 
-Shown to be so by boots of the stubs of systemd 252, 254 and 257 with the kernels 6.1 and 6.12.
+Shown to be so by boots of the stubs of systemd 252, 254 and 257 with the kernels 6.1 and 6.12; what changed between
+these stubs is told by systemd's history.
 """
 
 import re
@@ -14,10 +15,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.banks import digests_of
 from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.pe import PeImage, measurements_of_efi_application, parse_pe
 from steelyard.model.errors import MalformedArtefact
+from steelyard.model.limits import COMMAND_LINE_BYTES
 from steelyard.model.text import printable
 
 _DOING: Final = "reading a unified kernel image"
@@ -40,7 +43,7 @@ _PASSED_SECTIONS: Final = frozenset({*_MEASURED_SECTIONS, b".pcrsig"})
 _CHOSEN_SECTIONS: Final = frozenset({b".profile", b".dtbauto", b".hwids", b".efifw"})
 """What is measured of these depends on the machine, and on who boots it."""
 
-_STUB_VERSION: Final = re.compile(rb"#### LoaderInfo: systemd-stub ([0-9]{3})[^#]{0,64} ####\0*")
+_STUB_VERSION: Final = re.compile(rb"#### LoaderInfo: systemd-stub ([0-9]{3})(?:[^0-9#][^#]{0,64})? ####\0*")
 _KNOWN_STUBS: Final = range(252, 258)
 """From 258 on the stub starts the kernel without the firmware, and may pass on what only the machine knows."""
 _STRIPS_BOTH_ENDS: Final = 255
@@ -88,7 +91,8 @@ def _contents_of(image: PeImage) -> Mapping[bytes, memoryview]:
 
     Refuses what stubs of different versions take differently: the old ones match the start of a name, and the last one.
     """
-    spans = sorted((section.virtual_address, section.virtual_size) for section in image.sections)
+    # Loaders take a size of 0 for that of the file's part.
+    spans = sorted((each.virtual_address, each.virtual_size or len(each.raw)) for each in image.sections)
     for (start, length), (following, _) in pairwise([(0, image.header_bytes), *spans]):
         if start + length > following:
             raise MalformedArtefact(
@@ -148,18 +152,19 @@ def _measured_of_kernel(kernel: memoryview) -> Iterator[Measurement]:
 
 def _measured_by_kernel(stub: _Stub, contents: Mapping[bytes, memoryview], kernel: memoryview) -> Iterator[Measurement]:
     if b".cmdline" in contents and _KERNEL_MEASURES_COMMAND_LINE.search(kernel):
-        options = _load_options(stub, bytes(contents[b".cmdline"]))
+        options = _load_options(stub, contents[b".cmdline"])
         yield Measurement(9, "command line", Presence.ALWAYS, digests_of(options))
     initramfs = _initramfs(stub, contents)
     if initramfs and _KERNEL_MEASURES_INITRAMFS.search(kernel):
         yield Measurement(9, "initramfs", Presence.ALWAYS, digests_of(*initramfs))
 
 
-def _load_options(stub: _Stub, section: bytes) -> bytes:
+def _load_options(stub: _Stub, section: memoryview) -> bytes:
     """Return what the stub makes of .cmdline for the kernel: UTF-16, control characters as spaces, a NUL at the end."""
-    line = section.rstrip(b"\0")
+    refuse_over(COMMAND_LINE_BYTES, len(section), _DOING)
+    line = bytes(section).rstrip(b"\0")
     if not line.strip() or not all(0 < letter < 0x7F for letter in line):
-        raise MalformedArtefact(_DOING, expected="a command line in ASCII, in .cmdline", found=printable(section))
+        raise MalformedArtefact(_DOING, expected="a command line in ASCII, in .cmdline", found=printable(line))
     spaced = "".join(chr(max(letter, ord(" "))) for letter in line).rstrip()
     if stub.version >= _STRIPS_BOTH_ENDS:
         spaced = spaced.lstrip()

@@ -34,7 +34,7 @@ def variables_of_firmware_store(image: bytes) -> tuple[UefiVariable, ...]:
     Raises MalformedArtefact, TooLarge.
     Source: EDK2, MdeModulePkg/Include/Guid/VariableFormat.h.
     """
-    stores = [volume for volume in volumes_of(image) if volume.file_system == VARIABLE_STORE and volume.depth == 0]
+    stores = [volume for volume in volumes_of(image) if volume.file_system == VARIABLE_STORE]
     if len(stores) != 1:
         raise MalformedArtefact(_DOING, expected="a file with one variable store", found=f"{len(stores)}")
     (store,) = stores

@@ -12,7 +12,13 @@ from uuid import UUID
 
 from steelyard.evidence.reader import LittleEndianReader, refuse_over
 from steelyard.model.errors import MalformedArtefact
-from steelyard.model.limits import FIRMWARE_BYTES, FIRMWARE_DECOMPRESSED_BYTES, FIRMWARE_DEPTH, FIRMWARE_FILES
+from steelyard.model.limits import (
+    FIRMWARE_BYTES,
+    FIRMWARE_DECOMPRESSED_BYTES,
+    FIRMWARE_DEPTH,
+    FIRMWARE_FILES,
+    FIRMWARE_UNPACKING_BYTES,
+)
 
 _DOING: Final = "reading a firmware file"
 
@@ -88,7 +94,6 @@ class _Unpacker:
 
     def volume(self, view: memoryview, depth: int) -> Iterator[Volume]:
         """Yield the volume at the start of `view`, then those inside it."""
-        refuse_over(FIRMWARE_DEPTH, depth, _DOING)
         file_system, header_bytes, first_file, erased, data = _read_volume_header(view)
         if file_system == VARIABLE_STORE:
             yield Volume(file_system, data, header_bytes, depth, frozenset())
@@ -153,17 +158,13 @@ class _Unpacker:
             raise reader.wrong(f"a section compressed with LZMA, {_LZMA}", f"{kind}")
         packed = bytes(section[data_offset:])
         header = LittleEndianReader(packed[:13], _DOING, MalformedArtefact)
-        properties = header.take(1, "LZMA properties")
-        dictionary = header.u32("LZMA dictionary size")
+        header.take(5, "LZMA properties and dictionary size")
         size = header.u64("LZMA unpacked size")
         self._decompressed_bytes += size
         refuse_over(FIRMWARE_DECOMPRESSED_BYTES, self._decompressed_bytes, _DOING)
-        # EDK2's tool asks for a dictionary of 400 MiB. None needs to be larger than what it unpacks.
-        needed = min(dictionary, size)
-        stream = properties + needed.to_bytes(4, "little") + size.to_bytes(8, "little") + packed[13:]
-        decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+        decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=FIRMWARE_UNPACKING_BYTES.most)
         try:
-            unpacked = decompressor.decompress(stream, max_length=size + 1)
+            unpacked = decompressor.decompress(packed, max_length=size + 1)
         except lzma.LZMAError as error:
             raise MalformedArtefact(_DOING, expected="an LZMA stream", found=str(error)) from error
         if not decompressor.eof or decompressor.unused_data:

@@ -11,7 +11,14 @@ import pytest
 
 from steelyard.evidence.reference.debian import files_of_package, files_of_tree
 from steelyard.model.errors import MalformedArtefact, TooLarge
-from steelyard.model.limits import FILE_PATH_BYTES, MIB, PACKAGE_BYTES, PACKAGE_MEMBERS, PACKAGE_UNPACKED_BYTES
+from steelyard.model.limits import (
+    FILE_PATH_BYTES,
+    MANIFEST_FILES,
+    MIB,
+    PACKAGE_BYTES,
+    PACKAGE_MEMBERS,
+    PACKAGE_UNPACKED_BYTES,
+)
 from tests.artefacts import TAR_END, ar_member, debian_package, gzipped, tar_member
 from tests.tpm import require_programs
 
@@ -53,6 +60,11 @@ def test_a_path_longer_than_the_kernel_allows_is_refused() -> None:
     assert files_of_tree([(b"/" + b"x" * (FILE_PATH_BYTES.most - 1), [])])
     with pytest.raises(TooLarge):
         files_of_tree([(b"/" + b"x" * FILE_PATH_BYTES.most, [])])
+
+
+def test_more_files_than_any_tree_has_are_refused() -> None:
+    with pytest.raises(TooLarge, match="files"):
+        files_of_tree((b"/%d" % number, ()) for number in range(MANIFEST_FILES.most + 1))
 
 
 # -- a package ---------------------------------------------------------------------------------------------------------
@@ -208,16 +220,18 @@ VERSION, CONTROL, DATA = (
     [
         pytest.param(b"", "an ar archive", id="empty"),
         pytest.param(b"!<arch>", "an ar archive", id="half-a-magic"),
-        pytest.param(archive(), "debian-binary, control.tar and data.tar", id="no-members"),
-        pytest.param(archive(VERSION, CONTROL), "debian-binary, control.tar and data.tar", id="no-data"),
+        pytest.param(archive(), "the header of an ar member", id="no-members"),
+        pytest.param(archive(VERSION, CONTROL), "the header of an ar member", id="no-data"),
         pytest.param(archive(VERSION, DATA, CONTROL), "debian-binary, control.tar and data.tar", id="order"),
         pytest.param(archive(CONTROL, CONTROL, DATA), "debian-binary, control.tar and data.tar", id="no-version"),
         pytest.param(archive(VERSION, CONTROL, DATA, DATA), "debian-binary, control.tar and data.tar", id="two-data"),
-        pytest.param(archive(VERSION, CONTROL, *[DATA] * 9), "debian-binary, control.tar and data.tar", id="many"),
+        pytest.param(archive(VERSION, CONTROL, DATA, b"\n"), "debian-binary, control.tar and data.tar", id="trailing"),
         pytest.param(archive(ar_member(b"debian-binary", b"3.0\n"), CONTROL, DATA), "format 2.0", id="version"),
         pytest.param(archive(VERSION, CONTROL, DATA[:59]), "the header of an ar member", id="header-cut"),
         pytest.param(archive(VERSION, CONTROL, DATA[:58] + b"xx" + DATA[60:]), "the header of an ar", id="header-end"),
-        pytest.param(archive(VERSION, CONTROL, DATA[:48] + b"-1" + DATA[50:]), "the header of an ar", id="negative"),
+        pytest.param(
+            archive(VERSION, CONTROL, DATA[:48] + b"1_536" + DATA[53:]), "the header of an ar", id="not-digits"
+        ),
         pytest.param(archive(VERSION, CONTROL, DATA[:-1]), "bytes left", id="member-cut"),
     ],
 )
@@ -307,8 +321,9 @@ def test_more_members_than_any_package_has_are_refused() -> None:
         )
 
 
-def test_a_name_as_long_as_a_file_is_refused_unread() -> None:
-    name = tar_member(b"././@LongLink", b"x" * (FILE_PATH_BYTES.most + 1), kind=b"L")
+@pytest.mark.parametrize("kind", [b"L", b"K"])
+def test_a_name_as_long_as_a_file_is_refused_unread(kind: bytes) -> None:
+    name = tar_member(b"././@LongLink", b"x" * (FILE_PATH_BYTES.most + 1), kind=kind)
     with pytest.raises(TooLarge):
         files_of_package(debian_package([name, GOOD]))
 

@@ -57,6 +57,11 @@ def test_firmware_without_a_version_measures_the_end_of_its_text() -> None:
     assert version.digests[HashAlgorithm.SHA256] == sha256(b"\0\0")
 
 
+def test_a_version_that_is_no_unicode_is_measured_as_it_is() -> None:
+    version = measurements_of_firmware(IMAGE, "\udcff").computed[0]
+    assert version.digests[HashAlgorithm.SHA256] == sha256(b"\xff\xdc\0\0")
+
+
 def test_the_pei_volume_is_told_apart_but_not_predicted() -> None:
     firmware = measurements_of_firmware(IMAGE, "")
     assert firmware.patched.what == "PEI volume"

@@ -6,7 +6,8 @@ from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.pe import parse_pe
 from steelyard.evidence.reference.uki import measurements_of_uki
 from steelyard.model.algorithms import HashAlgorithm
-from steelyard.model.errors import MalformedArtefact
+from steelyard.model.errors import MalformedArtefact, TooLarge
+from steelyard.model.limits import COMMAND_LINE_BYTES
 from tests.artefacts import STUB_SECTIONS, Section, kernel_image, unified_image
 
 KERNEL = kernel_image()
@@ -91,6 +92,11 @@ def test_a_section_that_the_stub_does_not_know_is_not_measured(
     assert names == [f"name of section {name}" for name in measured]
 
 
+def test_what_the_stub_knows_is_not_asked_of_what_it_carries() -> None:
+    carried = unified_image(PASSED | {".initrd": b"a list of names: .uname\0", ".uname": b"6.1"})
+    assert digest_of("section .uname", carried) is None
+
+
 def test_an_older_kernel_measures_less() -> None:
     image = unified_image(PASSED | {".linux": kernel_image(describes=[b"Linux initrd\0"])})
     assert [what for pcr, what, _ in summary(measurements_of_uki(image)) if pcr == 9] == ["initramfs"]
@@ -131,6 +137,12 @@ def test_the_kernel_gets_the_command_line_as_the_stub_cleans_it(section: bytes, 
 def test_a_command_line_that_stubs_read_in_different_ways_is_refused(section: bytes) -> None:
     with pytest.raises(MalformedArtefact, match="a command line in ASCII"):
         measurements_of_uki(unified_image(PASSED | {".cmdline": section}))
+
+
+def test_a_command_line_longer_than_any_is_refused() -> None:
+    assert measurements_of_uki(unified_image(PASSED | {".cmdline": b"x" * COMMAND_LINE_BYTES.most}))
+    with pytest.raises(TooLarge):
+        measurements_of_uki(unified_image(PASSED | {".cmdline": b"x" * (COMMAND_LINE_BYTES.most + 1)}))
 
 
 # -- the initramfs -----------------------------------------------------------------------------------------------------
@@ -193,6 +205,7 @@ def refused(image: bytes, expected: str, found: str = "") -> None:
     [
         (b"#### LoaderInfo: systemd-stub 251 ####\0", "251"),
         (b"#### LoaderInfo: systemd-stub 258.1 ####\0", "258.1"),
+        (b"#### LoaderInfo: systemd-stub 2525 ####\0", "2525"),
         (b"#### LoaderInfo: systemd-boot 252.39 ####\0", "systemd-boot"),
         (b"#### LoaderInfo: systemd-stub 252.39 ####\0 or 258", "258"),
         (b"\x1b[2J", "\\x1b"),
@@ -233,10 +246,10 @@ def test_a_section_that_is_not_wholly_in_the_file_is_refused(size: int) -> None:
     refused(unified_image(PASSED, more=[Section(b".splash", b"x", virtual_size=size)]), "a section .splash that is in")
 
 
-@pytest.mark.parametrize("address", [0x100, 0x1008])
-def test_sections_that_overlap_in_memory_are_refused(address: int) -> None:
+@pytest.mark.parametrize(("address", "size"), [(0x100, None), (0x1008, None), (0xE80, 0)])
+def test_sections_that_overlap_in_memory_are_refused(address: int, size: int | None) -> None:
     """What is loaded last would be measured, and run, in place of what the file says."""
-    over = Section(b".other", b"something else", virtual_address=address)
+    over = Section(b".other", b"something else", virtual_address=address, virtual_size=size)
     refused(unified_image(PASSED, more=[over]), "do not overlap in memory")
 
 

@@ -208,6 +208,12 @@ def test_a_stream_that_is_none_is_refused() -> None:
     refused(nested(firmware_section(0x02, LZMA_GUID.bytes_le + pack("<HH", 24, 1) + b"short")), "LZMA")
 
 
+def test_a_stream_that_ends_early_is_refused() -> None:
+    section = lzma_section(volume_section(INNER))
+    shorter = (len(section) - 16).to_bytes(3, "little") + section[3:-16]
+    refused(nested(shorter), "an LZMA stream of")
+
+
 def test_bytes_after_a_stream_are_refused() -> None:
     section = lzma_section(volume_section(INNER))
     longer = (len(section) + 8).to_bytes(3, "little") + section[3:] + b"trailing"
@@ -236,11 +242,12 @@ def test_many_streams_together_may_not_unpack_to_more_than_one() -> None:
         volumes_of(nested(*[part] * (fitting + 1)))
 
 
-def test_a_stream_does_not_get_the_memory_it_asks_for() -> None:
-    """A dictionary of 4 GiB is asked for; one of the size of what is unpacked does."""
+def test_a_stream_gets_the_dictionary_that_edk2_asks_for_and_not_gigabytes() -> None:
     section = bytearray(lzma_section(volume_section(INNER)))
-    pack_into("<I", section, 25, 0xFFFFFFFF)
+    pack_into("<I", section, 25, 0x19000000)
     assert len(volumes_of(nested(bytes(section)))) == 2
+    pack_into("<I", section, 25, 0xFFFFFFFF)
+    refused(nested(bytes(section)), "an LZMA stream")
 
 
 def test_volumes_nest_as_deep_as_the_limit_and_no_deeper() -> None:
