@@ -13,7 +13,9 @@ from sushy.exceptions import AccessError, HTTPError, SushyError
 
 from steelyard.cli.lab import LEAVE_KEY
 from steelyard.lab.build import build_boot_disk
+from steelyard.lab.control import ask
 from steelyard.lab.namespace import inside
+from steelyard.model.errors import WrongUse
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, wait_until
 from tests.machine import find_packaged
 
@@ -67,6 +69,11 @@ def test_redfish_switches_a_real_machine_on_and_off(rack: Rack) -> None:
 @pytest.mark.parametrize("suite", ["3", "17"])
 def test_both_cipher_suites_open_a_session(rack: Rack, suite: str) -> None:
     assert rack.ipmi("n1", "-C", suite, "power", "status").stdout == "Chassis Power is off\n"
+
+
+def test_the_rack_itself_has_no_word_for_power(rack: Rack) -> None:
+    with pytest.raises(WrongUse, match="expected one of status, fault, restart, leg;"):
+        ask(rack.root / "control.sock", "power", target="n1")
 
 
 def test_a_wrong_password_is_refused(rack: Rack) -> None:

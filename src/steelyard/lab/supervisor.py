@@ -73,6 +73,7 @@ class Bmc:
             await redfish.start(address, REDFISH_PORT, self._keys)
             self._redfish = redfish
         except OSError as cause:
+            await redfish.close()
             await self.stop()
             raise LabUnready(
                 f"starting the BMC of {self.controller.node.name}",
@@ -99,9 +100,6 @@ class Bmc:
 
 class Supervisor:
     """Everything that runs of a rack."""
-
-    VERBS: Final = ("status", "fault", "restart", "leg")
-    """What may be asked over the control socket."""
 
     def __init__(self, directory: RackDirectory, rack: Rack, children: Children) -> None:
         self._directory = directory
@@ -151,7 +149,7 @@ class Supervisor:
         for name, console in self._consoles.items():
             self._servers.append(await console.serve(self._directory.node(name).console_socket))
         report(progress=f"{len(self._bmcs)} BMCs answer")
-        verbs = {verb: getattr(self, f"_{verb}") for verb in self.VERBS}
+        verbs = {"status": self._status, "fault": self._fault, "restart": self._restart, "leg": self._leg}
         self._servers.append(await control.serve(self._directory.control_socket, verbs))
 
     async def _stop(self) -> None:

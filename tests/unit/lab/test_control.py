@@ -1,4 +1,4 @@
-"""Asking a rack: answers and errors come across as they are, and there is no word for power."""
+"""Asking a rack: answers and errors come across as they are."""
 
 import asyncio
 import json
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from steelyard.lab import control
-from steelyard.lab.supervisor import Supervisor
 from steelyard.model.errors import LabFailed, WrongUse
 
 
@@ -61,7 +60,3 @@ def test_a_question_that_is_not_json_ends_the_connection_alone(tmp_path: Path) -
             return await asyncio.to_thread(ask_nonsense)
 
     assert json.loads(asyncio.run(play()))["error"]["code"] == "wrong-use"
-
-
-def test_a_rack_has_no_word_for_power() -> None:
-    assert set(Supervisor.VERBS) == {"status", "fault", "restart", "leg"}
