@@ -11,10 +11,11 @@ import pytest
 from steelyard.evidence.policy import parse_policy
 from steelyard.evidence.tpm.nonce import NonceWithKeys
 from tests.lab.recording import record_machines
+from tests.lab_rack.rack import require_rack
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-_BLOCK = re.compile(r"^```console( machine)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```console( machine| rack)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _POLICY = re.compile(r"^```json policy\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CUT = "-- next command --"
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
@@ -38,6 +39,13 @@ def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("page", _pages(" machine"), ids=_name)
 def test_the_commands_of_a_page_about_machines_do_what_it_shows_on_real_ones(page: Path, tmp_path: Path) -> None:
     record_machines(tmp_path)
+    _run(page, tmp_path)
+
+
+@pytest.mark.rack
+@pytest.mark.parametrize("page", _pages(" rack"), ids=_name)
+def test_the_commands_of_a_page_about_the_rack_do_what_it_shows_on_one(page: Path, tmp_path: Path) -> None:
+    require_rack()
     _run(page, tmp_path)
 
 

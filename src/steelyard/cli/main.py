@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from steelyard.cli import evidence, reference
+from steelyard.cli import evidence, lab, reference
 from steelyard.cli.output import error_document, show_error, show_json, show_lines
 from steelyard.model.errors import SteelyardError, WrongUse
 
@@ -19,11 +19,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Weigh bare-metal machines before you trust them.\n\n"
-        "Exit codes: 0 good, 2 wrong use, 3 malformed input, 4 evidence rejected."
+        "Exit codes: 0 good, 2 wrong use, 3 malformed input, 4 evidence rejected,\n"
+        "5 this computer cannot hold a rack, 6 a part of the rack failed."
     ),
 )
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(reference.app, name="reference")
+app.add_typer(lab.app, name="lab")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)

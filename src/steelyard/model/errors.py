@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     WRONG_USE = 2
     MALFORMED = 3
     REJECTED = 4
+    UNREADY = 5
+    FAILED = 6
 
 
 class SteelyardError(Exception):
@@ -134,6 +136,12 @@ class MalformedPayload(Malformed):
     code = "malformed-payload"
 
 
+class MalformedDatagram(Malformed):
+    """A datagram that is not of the protocol spoken at its port; the emulated BMCs drop it."""
+
+    code = "malformed-datagram"
+
+
 # -- the evidence's fault: well formed, and not good enough ------------------------------------------------------------
 
 
@@ -232,3 +240,22 @@ class PayloadRejected(EvidenceRejected):
 
     code = "payload-rejected"
     remedy = "The key or the box is another one's; ask for both again, never try keys in turn."
+
+
+# -- this computer's fault: the emulated rack does not fit on it, or a part of it broke --------------------------------
+
+
+class LabUnready(SteelyardError):
+    """This computer cannot hold the rack as it is: a package, a right, memory or a port is missing."""
+
+    code = "lab-unready"
+    exit_code = ExitCode.UNREADY
+    remedy = "Put right what is named and start again; nothing was left running. docs/lab.md lists what a rack needs."
+
+
+class LabFailed(SteelyardError):
+    """A part of the rack did not start, or did not answer."""
+
+    code = "lab-failed"
+    exit_code = ExitCode.FAILED
+    remedy = "`steelyard lab logs` shows what each part said; `steelyard lab down` and `up` start afresh."
