@@ -16,11 +16,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, lab, room_for_a_rack
 
-pytestmark = pytest.mark.rack
+pytestmark = [pytest.mark.rack, pytest.mark.benchmark(timer=time.perf_counter)]
 
 ROUNDS: Final = 5
 EVERY_PROTOCOL: Final = 0x0003
-FOUR_NODES_SECONDS: Final = 30
 
 
 @pytest.fixture
@@ -54,9 +53,7 @@ def test_four_nodes_are_up_from_nothing(benchmark: BenchmarkFixture, place: Path
         rack = bring_up(place, "--nodes", "4")
         assert [rack.ipmi_power(node.name) for node in rack.inventory.nodes] == ["off"] * 4
 
-    begin = time.monotonic()
     _measure(benchmark, up, lambda: _from_nothing(place), rounds=3)
-    assert time.monotonic() - begin < 3 * FOUR_NODES_SECONDS
 
 
 def test_a_thousand_simulated_nodes_are_up_from_nothing(benchmark: BenchmarkFixture, place: Path) -> None:
