@@ -206,7 +206,7 @@ def _pem_content(data: bytes) -> bytes:
 def _header(data: bytes, at: int) -> tuple[int, int, int]:
     """Return tag, start of content and end of the element at `at`. Raises MalformedCertificate.
 
-    Lengths must be definite and shortest (DER), and end within `data`: what is mended must not mean anything else.
+    Lengths must be definite and shortest, as DER has them. An end behind `data` is for the caller to notice.
     """
     if at + 2 > len(data):
         raise _not_der(at)
@@ -216,8 +216,6 @@ def _header(data: bytes, at: int) -> tuple[int, int, int]:
         length, start = int.from_bytes(data[start : start + size]), start + size
         if length < 0x80 or length < 1 << 8 * (size - 1):
             raise _not_der(at)
-    if start + length > len(data):
-        raise _not_der(at)
     return data[at], start, start + length
 
 
@@ -261,7 +259,10 @@ def _children(element: bytes) -> Iterator[bytes]:
 
 
 def _mend(element: bytes, depth: int) -> bytes:
-    """Return the element as strict DER would have it: members of sets in order, OAEP keys named as RSA keys."""
+    """Return the element as strict DER would have it: members of sets in order, OAEP keys named as RSA keys.
+
+    Nothing else is mended: an element that ends elsewhere than it says would be read as it was not signed.
+    """
     tag, _, end = _header(element, 0)
     if end != len(element):
         raise _not_der(end)

@@ -226,6 +226,8 @@ def test_attack_2_an_issuer_by_name_only_is_refused() -> None:
         chain(endorsement_certificate(impostor))
     with pytest.raises(CertificateRejected, match="by the issuer's key"):
         chain(endorsement_certificate(root("Issuing", ecc_key(P384, 5))), ISSUING)
+    with pytest.raises(CertificateRejected, match="by the issuer's key"):
+        chain(endorsement_certificate(root("RSA root", rsa_key(2048, 5))), believing=trust(rsa_root()))
 
 
 def test_attack_2_a_key_of_another_name_is_refused() -> None:
@@ -382,6 +384,7 @@ def test_attack_2_a_certificate_whose_key_may_not_decrypt_is_refused() -> None:
             chain(endorsement_certificate(extensions=having(LEAF, usage)), ISSUING)
     for usage in (key_usage(encipher=True), key_usage(agree=True)):
         chain(endorsement_certificate(extensions=having(LEAF, usage)), ISSUING)
+    chain(endorsement_certificate(extensions=without(LEAF, x509.KeyUsage)), ISSUING)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +416,7 @@ def test_attack_2_usage_and_names_are_missed_where_they_are_demanded_and_only_th
         ("id:1B5B324A", "id:1B5B324A"),
         ("id:00000000", "id:00000000"),
         ("id:GGGGGGGG", "id:GGGGGGGG"),
+        ("no:53544D20", "no:53544D20"),
         ("STM", "STM"),
         ("id:53544D2020", "id:53544D2020"),
         ("\x1b[2J", "\\x1b[2J"),

@@ -27,6 +27,7 @@ from tests.unit.evidence.tpm.authorities import (
     root,
     rsa_root,
     sign,
+    without,
 )
 from tests.unit.evidence.tpm.keypairs import P384, ecc_key, rsa_key
 
@@ -115,6 +116,12 @@ def test_a_list_of_an_authority_that_may_not_sign_lists_is_refused() -> None:
     trust = MakerTrust((ROOT.certificate,), (issuer.revoke(),), frozenset())
     with pytest.raises(CertificateRejected, match="may sign revocation lists"):
         verify_chain(LEAF_CERTIFICATE, [issuer.certificate], trust, NOW)
+
+
+def test_an_authority_without_key_usage_may_sign_lists() -> None:
+    issuer = ROOT.authority("Issuing", ISSUING.private, without(AUTHORITY, x509.KeyUsage))
+    trust = MakerTrust((ROOT.certificate,), (issuer.revoke(),), frozenset())
+    assert len(verify_chain(LEAF_CERTIFICATE, [issuer.certificate], trust, NOW)) == 3
 
 
 NARROWED: Final = x509.IssuingDistributionPoint(
