@@ -32,7 +32,7 @@ def create_namespace(name: str, taps: Iterable[str]) -> None:
     lines = ["link set lo up"]
     for tap in taps:
         lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} up"]
-    run("laying the rack's cables", ["ip", "-netns", name, "-batch", "-"], "\n".join(lines))
+    run("laying the rack's cables", inside(name, ["ip", "-batch", "-"]), "\n".join(lines))
 
 
 def delete_namespace(name: str, taps: Iterable[str]) -> None:
@@ -40,11 +40,14 @@ def delete_namespace(name: str, taps: Iterable[str]) -> None:
     if not exists(name):
         return
     doing = "taking the rack's network namespace away"
-    there = {link["ifname"] for link in json.loads(run(doing, ["ip", "-netns", name, "-json", "link"]))}
-    run(doing, ["ip", "-netns", name, "-batch", "-"], "".join(f"link del {tap}\n" for tap in there.intersection(taps)))
+    there = {link["ifname"] for link in json.loads(run(doing, inside(name, ["ip", "-json", "link"])))}
+    run(doing, inside(name, ["ip", "-batch", "-"]), "".join(f"link del {tap}\n" for tap in there.intersection(taps)))
     run(doing, ["ip", "netns", "del", name])
 
 
 def inside(name: str, command: Sequence[str]) -> list[str]:
-    """Return `command` as it is run within the namespace; it keeps its process number."""
+    """Return `command` as it is run within the namespace; it keeps its process number.
+
+    Not by `ip -netns`, which changes mounts besides, and cannot where the root directory is no mount point.
+    """
     return ["nsenter", f"--net={NAMESPACES / name}", "--", *command]
