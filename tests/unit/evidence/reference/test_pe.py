@@ -1,5 +1,4 @@
 import hashlib
-import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,10 +38,8 @@ def changed(image: bytes, at: int, layout: str, *values: int | bytes) -> bytes:
 
 @pytest.mark.parametrize("make", [STUB, BOOT_LOADER, PE32, PE32_PLUS], ids=str)
 def test_the_digest_is_the_one_that_is_signed(make: Path | int, tmp_path: Path) -> None:
-    """Two signing tools agree: sbsign puts its digest in the signature, osslsigncode compares it with its own."""
-    require_programs(
-        {"sbsign": "sbsigntool", "osslsigncode": "osslsigncode", "openssl": "openssl", str(STUB): "systemd-boot-efi"}
-    )
+    """sbsign puts its own digest of the image into the signature, as an octet string of 32 bytes (DigestInfo)."""
+    require_programs({"sbsign": "sbsigntool", "openssl": "openssl", str(STUB): "systemd-boot-efi"})
     image, signed = tmp_path / "image.efi", tmp_path / "signed.efi"
     image.write_bytes(make.read_bytes() if isinstance(make, Path) else pe_image(TWO, magic=make))
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -63,9 +60,8 @@ def test_the_digest_is_the_one_that_is_signed(make: Path | int, tmp_path: Path) 
         ]
     )
     run(["sbsign", "--key", key, "--cert", certificate, "--output", signed, image])
-    said = run(["osslsigncode", "verify", "-CAfile", certificate, "-in", signed])
-    digests = re.findall(r"(?:Current|Calculated) message digest *: ([0-9A-F]{64})", said)
-    assert [bytes.fromhex(digest) for digest in digests] == [sha256_of(signed.read_bytes())] * 2
+    signature = signed.read_bytes()[image.stat().st_size :]
+    assert b"\x04\x20" + sha256_of(signed.read_bytes()) in signature
 
 
 def run(argv: Iterable[str | Path]) -> str:
