@@ -46,6 +46,7 @@ from steelyard.model.limits import (
     IMA_LIST_BYTES,
     MAKER_CERTIFICATES,
     MANIFEST_BYTES,
+    PCR_FILE_BYTES,
     POLICY_BYTES,
     REFERENCES,
     REVOCATION_LIST_BYTES,
@@ -122,7 +123,7 @@ def quote(
     """
     key_data = read_file(ak, TPM_STRUCTURE_BYTES)
     key = _read_attestation_key(key_data, scheme, hash_name)
-    values = _one_bank(parse_pcr_file(read_file(pcrs, TPM_STRUCTURE_BYTES)))
+    values = _one_bank(parse_pcr_file(read_file(pcrs, PCR_FILE_BYTES)))
     asked = _parse_selection(select) if select else PcrSelection(values.bank, frozenset(values.values))
     signed = SignedQuote(read_file(quote, TPM_STRUCTURE_BYTES), read_file(signature, TPM_STRUCTURE_BYTES))
     bound = bound_key(key, AssertedByOperator())
@@ -200,7 +201,7 @@ def bundle(
         challenge=PlainNonce(_parse_hex(nonce, "--nonce")),
         evidence=Evidence(
             SignedQuote(read_file(quote, TPM_STRUCTURE_BYTES), read_file(signature, TPM_STRUCTURE_BYTES)),
-            _one_bank(parse_pcr_file(read_file(pcrs, TPM_STRUCTURE_BYTES))),
+            _one_bank(parse_pcr_file(read_file(pcrs, PCR_FILE_BYTES))),
             None if eventlog is None else read_file(eventlog, EVENT_LOG_BYTES),
             None if ima is None else ImaExcerpt(0, read_file(ima, IMA_LIST_BYTES)),
         ),

@@ -122,6 +122,17 @@ def test_a_quote_over_fewer_pcrs_than_asked_is_rejected(steelyard: Command) -> N
     assert "wrong-selection" in outcome.errors
 
 
+def test_a_pcr_file_of_three_whole_banks_is_asked_for_one(steelyard: Command, tmp_path: Path) -> None:
+    values = {index: bytes(32) for index in range(24)}
+    one_bank = pcr_file(values, range(24))
+    selection, lists = one_bank[4:12], one_bank[136:]
+    three = (3).to_bytes(4, "little") + selection * 3 + bytes(13 * 8) + (9).to_bytes(4, "little") + lists * 3
+    (tmp_path / "pcrs").write_bytes(three)
+    outcome = steelyard(*quote_arguments(pcrs=tmp_path / "pcrs"))
+    assert outcome.exit_code == 2
+    assert "one bank at a time" in outcome.errors
+
+
 def test_a_pem_key_verifies_too_and_is_said_to_tell_less(steelyard: Command, tmp_path: Path) -> None:
     key = parse_tpm2b_public((AK / "ak.pub").read_bytes()).parameters.public_key()
     pem = tmp_path / "ak.pem"
