@@ -11,7 +11,7 @@ from steelyard.cli import explain
 from steelyard.cli.files import list_directory, read_file, write_file
 from steelyard.cli.output import show_json
 from steelyard.evidence.appraisal import Passed, appraise_bundle
-from steelyard.evidence.bundle import Bundle, Evidence, PemKey, bound_key, parse_bundle
+from steelyard.evidence.bundle import SIGNATURE_SCHEMES, Bundle, Evidence, PemKey, bound_key, parse_bundle
 from steelyard.evidence.compiled_policy import compile_policy
 from steelyard.evidence.document import parse_time
 from steelyard.evidence.eventlog.parse import parse_event_log
@@ -26,7 +26,6 @@ from steelyard.evidence.tpm.endorsement import (
     check_key_matches,
     verify_endorsement,
 )
-from steelyard.evidence.tpm.identifiers import TpmAlg
 from steelyard.evidence.tpm.keys import (
     AssertedByOperator,
     check_endorsement_key,
@@ -257,10 +256,9 @@ def appraise(
 def _read_attestation_key(data: bytes, scheme: str | None, hash_name: str) -> TpmtPublic | PemKey:
     if not data.lstrip().startswith(b"-----BEGIN"):
         return parse_tpm2b_public(data)
-    schemes = {known.name.lower(): known for known in (TpmAlg.RSASSA, TpmAlg.RSAPSS, TpmAlg.ECDSA)}
-    if scheme is not None and scheme not in schemes:
-        raise WrongUse("reading --scheme", expected=", ".join(schemes), found=scheme)
-    chosen = schemes[scheme] if scheme else default_scheme_of_pem(data)
+    if scheme is not None and scheme not in SIGNATURE_SCHEMES:
+        raise WrongUse("reading --scheme", expected=", ".join(SIGNATURE_SCHEMES), found=scheme)
+    chosen = SIGNATURE_SCHEMES[scheme] if scheme else default_scheme_of_pem(data)
     return PemKey(data, chosen, _parse_hash(hash_name))
 
 

@@ -12,8 +12,9 @@ from steelyard.evidence.eventlog.parse import parse_event_log
 from steelyard.evidence.eventlog.replay import ReplayedLog, verify_log
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.ima.judge import ImaAppraisal, judge_ima
+from steelyard.evidence.ima.records import IMA_PCR
 from steelyard.evidence.ima.replay import ImaPosition
-from steelyard.evidence.policy import IMA_PCR, PolicyId
+from steelyard.evidence.policy import PolicyId
 from steelyard.evidence.tpm.keys import BoundKey
 from steelyard.evidence.tpm.nonce import Challenge
 from steelyard.evidence.tpm.quote import QuotedPcrs, Rebooted, SameBoot, compare_clock, verify_quote

@@ -33,7 +33,7 @@ from steelyard.model.pcrs import PCR_COUNT, PcrValues
 
 _SCHEMA: Final = "steelyard.bundle/1"
 _DOING: Final = "reading an evidence bundle"
-_SCHEMES: Final = {scheme.name.lower(): scheme for scheme in (TpmAlg.RSASSA, TpmAlg.RSAPSS, TpmAlg.ECDSA)}
+SIGNATURE_SCHEMES: Final = {scheme.name.lower(): scheme for scheme in (TpmAlg.RSASSA, TpmAlg.RSAPSS, TpmAlg.ECDSA)}
 _BELIEVED: Final = {name: algorithm for name, algorithm in HASH_BY_NAME.items() if algorithm.believed}
 
 Binding = ActivatedBy | CertifiedBy | AssertedByOperator
@@ -155,7 +155,7 @@ def _parse_key(fields: Fields) -> TpmtPublic | PemKey:
     if fields.has("tpmt_public"):
         key = parse_tpmt_public(fields.base64("tpmt_public"))
     else:
-        key = PemKey(fields.base64("pem"), fields.choice("scheme", _SCHEMES), fields.choice("hash", _BELIEVED))
+        key = PemKey(fields.base64("pem"), fields.choice("scheme", SIGNATURE_SCHEMES), fields.choice("hash", _BELIEVED))
     fields.end()
     return key
 

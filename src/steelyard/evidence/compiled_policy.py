@@ -10,8 +10,9 @@ from datetime import datetime
 
 from steelyard.evidence.document import format_time
 from steelyard.evidence.ima.policy import AllowedBuffer, RuntimePolicy, compile_runtime_policy
+from steelyard.evidence.ima.records import IMA_PCR
 from steelyard.evidence.ima.signatures import file_signing_key
-from steelyard.evidence.policy import IMA_PCR, AcceptedComponent, Policy, PolicyId, RuntimeRules, Standing
+from steelyard.evidence.policy import AcceptedComponent, Policy, PolicyId, RuntimeRules, Standing
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.manifest import Manifest, Reference
 from steelyard.evidence.reference.measurement import Presence

@@ -14,6 +14,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from steelyard.evidence.document import Fields, parse_document
+from steelyard.evidence.ima.records import IMA_PCR
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.dsse import Signers
 from steelyard.evidence.reference.manifest import Origin
@@ -28,7 +29,6 @@ _SCHEMA: Final = "steelyard.policy/1"
 _DOING: Final = "reading a policy"
 _MOST: Final = 1_000_000
 
-IMA_PCR: Final = 10
 _CONFIGURATION_PCRS: Final = frozenset({1, 3, 5, 6})
 """What holds no code; where firmware measures boot entries: PCR 1, in logs of older profiles PCR 5.
 

@@ -24,10 +24,10 @@ from binascii import unhexlify
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from steelyard.evidence.reader import refuse_over
-from steelyard.model.algorithms import HashAlgorithm
+from steelyard.model.algorithms import Hash, HashAlgorithm
 from steelyard.model.errors import LogRejected, MalformedImaList
 from steelyard.model.limits import IMA_ENTRIES, IMA_ENTRY_BYTES, IMA_LIST_BYTES
 
@@ -38,11 +38,7 @@ Record = tuple[bytes | None, bytes, bytes]
 """Template hash as listed and found right, or None for a violation; template name; template data as it is hashed."""
 
 
-class _Hash(Protocol):
-    def digest(self) -> bytes: ...
-
-
-HASHES: Final[dict[HashAlgorithm, Callable[[bytes], _Hash]]] = {
+HASHES: Final[dict[HashAlgorithm, Callable[[bytes], Hash]]] = {
     HashAlgorithm.SHA1: hashlib.sha1,
     HashAlgorithm.SHA256: hashlib.sha256,
     HashAlgorithm.SHA384: hashlib.sha384,
