@@ -38,9 +38,9 @@ class Fault(Enum):
     GARBLED = "garbled"
     """It does what it is told and answers nonsense: DeviceGarbled."""
     LOST_BEFORE = "lost before"
-    """No answer, and nothing was done: OutcomeUnknown."""
+    """No answer, and nothing was done: OutcomeUnknown; for a read, DeviceUnreachable."""
     LOST_AFTER = "lost after"
-    """No answer, and it was done: OutcomeUnknown."""
+    """No answer, and it was done: likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,11 @@ class _Connection:
 
     def read_power(self) -> Power:
         seen: list[Power] = []
-        # Taken when the device acts: what a hook does after it is not in the answer.
-        faults = self._device.carry_out("read_power", lambda: seen.append(self._device.power))
+        try:
+            # Taken when the device acts: what a hook does after it is not in the answer.
+            faults = self._device.carry_out("read_power", lambda: seen.append(self._device.power))
+        except OutcomeUnknown as cause:
+            raise DeviceUnreachable(cause.doing, expected=cause.expected, found=cause.found) from cause
         power = seen[0] if seen else self._device.power
         if Fault.LYING in faults:
             return Power.OFF if power is Power.ON else Power.ON

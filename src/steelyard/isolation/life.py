@@ -10,36 +10,42 @@ from typing import Final
 from steelyard.model.errors import WrongState
 
 
-class NodeState(Enum):
-    """Where a node is. Only ALLOCATED may have networks, and only FREE can be allocated."""
+class _Meant(Enum):
+    """A word, with what it means."""
 
-    MAINTENANCE = "maintenance"
-    """The provider's, being worked on; where every node begins."""
-    FREE = "free"
-    """Nobody's: off, its ports shut, read back."""
-    ALLOCATED = "allocated"
-    """A project's."""
-    QUARANTINED = "quarantined"
-    """A project's, and cut off; only the provider may touch its power."""
-    RELEASING = "releasing"
-    """On its way out: being switched off, cut off, and looked at until both are certain."""
-    REJECTED = "rejected"
-    """The provider's: it failed a weighing, or could not be released cleanly; to be repaired."""
+    meaning: str
+
+    # The default is for mypy alone, which takes finding a member by its word, NodeState("free"), for making one.
+    def __new__(cls, word: str, meaning: str = "") -> "_Meant":
+        member = object.__new__(cls)
+        member._value_ = word
+        member.meaning = meaning
+        return member
 
 
-class NodeEvent(Enum):
+class NodeState(_Meant):
+    """Where a node is. Only an allocated one may have networks, and only a free one can be allocated."""
+
+    MAINTENANCE = ("maintenance", "the provider's, being worked on; where every node begins")
+    FREE = ("free", "nobody's: off, its ports shut and read back")
+    ALLOCATED = ("allocated", "a project's")
+    QUARANTINED = ("quarantined", "a project's, and cut off; only the provider may touch its power")
+    RELEASING = ("releasing", "on its way out: switched off, cut off, and looked at until both are certain")
+    REJECTED = ("rejected", "the provider's: it failed a weighing, or could not be released cleanly; to be repaired")
+
+
+class NodeEvent(_Meant):
     """What moves a node."""
 
-    ALLOCATE = "allocate"
-    QUARANTINE = "quarantine"
-    RELEASE = "release"
-    DISTURBED = "disturbed"
-    """A free node was found switched on, or with an open port."""
-    HOLD = "hold"
-    REJECT = "reject"
-    CONFIRMED_FREE = "confirmed-free"
-    CONFIRMED_MAINTENANCE = "confirmed-maintenance"
-    CONFIRMED_REJECTED = "confirmed-rejected"
+    ALLOCATE = ("allocate", "a project takes it")
+    QUARANTINE = ("quarantine", "its project or the provider cuts it off")
+    RELEASE = ("release", "whoever holds it gives it back")
+    DISTURBED = ("disturbed", "free, it was found switched on, or with a port that is not shut")
+    HOLD = ("hold", "the provider takes it for maintenance")
+    REJECT = ("reject", "the provider takes it out for repair")
+    CONFIRMED_FREE = ("confirmed-free", "off and cut off, as read back")
+    CONFIRMED_MAINTENANCE = ("confirmed-maintenance", "the same, and it was to go to maintenance")
+    CONFIRMED_REJECTED = ("confirmed-rejected", "the same, and it was to be rejected")
 
 
 TRANSITIONS: Final[Mapping[tuple[NodeState, NodeEvent], NodeState]] = {
@@ -67,7 +73,6 @@ def after(state: NodeState, event: NodeEvent, node: str) -> NodeState:
     following = TRANSITIONS.get((state, event))
     if following is None:
         legal = sorted(before.value for before, legal_event in TRANSITIONS if legal_event is event)
-        raise WrongState(
-            f"{event.value} of node {node}", expected=f"a node that is {' or '.join(legal)}", found=state.value
-        )
+        expected = f"a node that is {' or '.join(legal)}"
+        raise WrongState(f"{event.value} of node {node}", expected=expected, found=state.value)
     return following

@@ -7,6 +7,7 @@ from enum import Enum
 
 from steelyard.isolation.life import NodeState
 from steelyard.isolation.ports import Power
+from steelyard.model.errors import WrongUse
 from steelyard.model.network import MacAddress, PortVlans, Vlan
 
 
@@ -51,6 +52,28 @@ class Nic:
     port: PortName | None
 
 
+class ReleaseStep(Enum):
+    """What a release has confirmed, in this order: a disk over the network is cut off only when its node is off."""
+
+    POWER = "power"
+    PORTS = "ports"
+    HOLDS = "holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A node's way out.
+
+    confirmed  the last step that was; None: none yet, the ports are as they were.
+    to         where the node goes then: FREE, MAINTENANCE or REJECTED.
+    waives     what need not be confirmed, as the provider answers for it; never for a node that goes to FREE.
+    """
+
+    confirmed: ReleaseStep | None
+    to: NodeState
+    waives: frozenset[ReleaseStep]
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A physical machine.
@@ -61,6 +84,8 @@ class Node:
     allocated_at  a verdict from before this moment says nothing of what runs now.
     power         as last read; None: never, or not since it was in doubt.
     trouble       why it cannot be given to anyone (its BMC does not answer, a port is in doubt); None: healthy.
+    version       counts what verbs changed; what is merely read of the machine does not count.
+    release       its way out, while it is RELEASING.
     """
 
     name: str
@@ -79,6 +104,18 @@ class Node:
     power: Power | None
     trouble: str | None
     version: int
+    release: Release | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a release has to wait for: a service of the project's still gives the node something, say its disk."""
+
+    node: str
+    name: str
+    placed_by: str
+    placed_at: datetime
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +151,13 @@ class Private:
 
 @dataclass(frozen=True, slots=True)
 class SharedWith:
-    """For its owner and these projects; at least one, or it would be private."""
+    """For its owner and these projects; at least one, or it would be private. Raises WrongUse."""
 
     projects: frozenset[str]
+
+    def __post_init__(self) -> None:
+        if not self.projects:
+            raise WrongUse("sharing a network", expected="the projects to share it with, or private", found="none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What isolation needs from devices. A driver is one file that implements one of these and passes its conformance suite.
+"""What isolation needs from devices. A driver is one file that implements one and passes its conformance suite.
 
 Every method may raise a DeviceError (unreachable, refused, garbled, outcome unknown) and nothing else, and returns
 within the driver's time limit. Methods state ends, so that doing one twice is harmless.
@@ -25,27 +25,57 @@ class Access:
     credentials: Mapping[str, Secret]
 
 
+@dataclass(frozen=True, slots=True)
+class Other:
+    """What a port carries, when PortVlans cannot say it: every VLAN, VLAN 1, another port's frames by a mirror.
+
+    Never what was wanted: a caller sees drift, and ends it by writing.
+    """
+
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The device has no such port. There is nothing to write to; what is plugged into it is not on this device."""
+
+
+PortReading = PortVlans | Other | Missing
+
+
 class Switch(Protocol):
     """One switch, as isolation sees it. Used by one thread at a time."""
 
-    def read(self, ports: Collection[str]) -> Mapping[str, PortVlans]:
-        """Return what each port carries, asked of the device now, never remembered; for a port it does not have: Refused.
+    def read(self, ports: Collection[str]) -> Mapping[str, PortReading]:
+        """Return the state of each port, asked of the device now, never remembered; those asked for and no more.
 
-        Raises DeviceGarbled for a port in a state that PortVlans cannot say.
+        What is told is in force, as far as the device can tell: one that has yet to apply what it accepted is Garbled.
+        No answer is Unreachable: nothing was changed.
         """
 
     def write(self, wanted: Mapping[str, PortVlans], fence: int) -> None:
-        """Let these ports carry exactly these, in as few round trips as the device allows; others stay as they are.
+        """Let these ports carry exactly these, all or none; others stay as they are.
 
-        When it returns, no frame passes that should not. `fence` rises with each new holder of the switch's lease: a
-        device that can, refuses a writer with a lower one than it has seen (a process that slept through its lease).
+        When it returns, no frame passes that should not. In as few round trips as the device allows, their number
+        not growing with the ports'.
+
+        fence  1 or more; rises with each new holder of the switch's lease. A device that can, remembers the highest and
+               refuses a writer with a lower one (a process that slept through its lease). One that has lost its
+               configuration knows none, and takes any.
+
+        Raises DeviceRefused, and nothing has changed, if a port is Missing, or the fence is lower than the device's.
+        Raises OutcomeUnknown if it was sent and no answer came, or if the device took it and did not apply it in time.
         """
 
     def wait_for_change(self, seconds: float) -> None:
-        """Return when the device says that something changed, or lost its connection; at the latest after `seconds`."""
+        """Return when `read` may give something new that `write` did not make; at the latest after `seconds`.
+
+        At once when the connection is lost, or had to be made anew: what happened meanwhile is not known. It may return
+        for nothing. Raises DeviceUnreachable if there is no connection to be had.
+        """
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Give up the connection. The next call makes a new one."""
 
 
 class SwitchDriver(Protocol):
@@ -75,7 +105,7 @@ class Bmc(Protocol):
     """One node's BMC. Used by one thread at a time."""
 
     def read_power(self) -> Power:
-        """Return whether the node has power, asked now."""
+        """Return whether the node has power, asked now. No answer is Unreachable: nothing was changed."""
 
     def set_power(self, wanted: Power) -> None:
         """Ask for power on or off, at once. Not believed until `read_power` says so."""

@@ -1,4 +1,4 @@
-"""The tables of isolation. `store.py` alone uses them; `migrations/` brings a database to them."""
+"""The tables of isolation. Rows become objects in `store.py` alone; `migrations/` brings a database to them."""
 
 from typing import Final
 
@@ -59,7 +59,9 @@ ports: Final = Table(
     Column("wanted", BigInteger, nullable=False),
     Column("applied", BigInteger, nullable=False),
     Column("urgent", Boolean, nullable=False),  # a cut: ahead of every queue
-    Column("carries", JSON),  # as last read: {"untagged": 10, "tagged": [], "isolated": false}; null: in doubt
+    Column(
+        "carries", JSON(none_as_null=True)
+    ),  # as last read: {"untagged": 10, "tagged": [], "isolated": false}; null: in doubt
     Column("read_at", UtcTime),
     Column("trouble", String),
 )
@@ -86,7 +88,7 @@ nodes: Final = Table(
     # What a release has confirmed so far ("power", "ports", "holds"), in order, and where the node goes then.
     Column("release_step", String),
     Column("release_to", String),
-    Column("release_waives", JSON),
+    Column("release_waives", JSON(none_as_null=True)),
     Column("version", Integer, nullable=False),
     Index("ix_nodes_state", "state"),
     Index("ix_nodes_project", "project"),
@@ -165,7 +167,7 @@ operations: Final = Table(
     Column("parameters", JSON, nullable=False),
     Column("step", String, nullable=False),  # of a power cycle: which half is done
     Column("progress", String, nullable=False),
-    Column("failure", JSON),
+    Column("failure", JSON(none_as_null=True)),
     Index("ix_operations_node_state", "node", "state"),
     Index("ix_operations_state", "state"),
     Index("ix_operations_project", "project"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 from steelyard.lab import control
 from steelyard.lab.accelerator import choose_accelerator
 from steelyard.lab.build import build_rack, take_inventory
-from steelyard.lab.inventory import Inventory, encode_inventory
+from steelyard.model.inventory import Inventory, encode_inventory
 from steelyard.lab.namespace import check_namespace_free, create_namespace, delete_namespace, inside
 from steelyard.lab.plan import Accelerator, Firmware, Machines, NetworkBoot, RackShape, plan_cables, plan_nodes
 from steelyard.lab.preflight import check_computer, look_at_computer

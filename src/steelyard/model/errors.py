@@ -79,6 +79,14 @@ class TooLarge(Malformed):
     remedy = "Look at what made an input of this size; the limits and their reasons are in docs/input-limits.md."
 
 
+class MalformedAnswer(Malformed):
+    """A service answered what is not in its API."""
+
+    code = "malformed-answer"
+    http_status = 502
+    remedy = "See whether the URL is the service's, and whether its version fits this one's."
+
+
 class MalformedTpmStructure(Malformed):
     """Bytes that are not the TPM structure they should be."""
 
@@ -137,6 +145,13 @@ class MalformedKey(Malformed):
     remedy = "Give the key as PEM or as TPM2B_PUBLIC, as tpm2_readpublic writes it."
 
 
+class MalformedVerdict(Malformed):
+    """Bytes that are not a signed attestation result."""
+
+    code = "malformed-verdict"
+    remedy = "Hand in the verdict as the verifier signed it; docs/formats.md has its form."
+
+
 class MalformedPayload(Malformed):
     """A sealed share or payload box that is not in its format."""
 
@@ -180,6 +195,13 @@ class CertificateRejected(EvidenceRejected):
 
     code = "certificate-rejected"
     remedy = "Add the maker's certificates if you trust it; else the TPM cannot be told from a made-up one."
+
+
+class AuditRejected(EvidenceRejected):
+    """An audit log that was altered, cut short, or begun anew."""
+
+    code = "audit-rejected"
+    remedy = "Keep what you have, and ask the provider: the log that the service shows is not the one it had."
 
 
 class QuoteRejected(EvidenceRejected):
@@ -370,6 +392,15 @@ class Unavailable(SteelyardError):
     exit_code = ExitCode.FAILED
     http_status = 503
     remedy = "See whether the service runs and its database answers, and ask again."
+
+
+class OutOfTime(SteelyardError):
+    """An operation that did not end in its time. What it wanted stays wanted, and is still being tried."""
+
+    code = "out-of-time"
+    exit_code = ExitCode.FAILED
+    http_status = 504
+    remedy = "Look at what it waited for; the service goes on trying. Ask again for another operation to wait for."
 
 
 class ServiceUnready(SteelyardError):

@@ -49,7 +49,7 @@ class PortVlans:
 
     untagged   the VLAN of frames without a tag, both ways; None: such frames are dropped.
     tagged     VLANs carried with their tag.
-    isolated   this port and every other isolated port of the switch do not hear each other.
+    isolated   this port and every other isolated port of the switch do not hear each other; only of one with a VLAN.
     """
 
     untagged: Vlan | None = None
@@ -61,6 +61,9 @@ class PortVlans:
             raise WrongUse(
                 "setting a port", expected="a VLAN with or without its tag", found=f"both for {self.untagged}"
             )
+        if self.isolated and not self.vlans:
+            # It would say nothing, and there is one way only to say SHUT.
+            raise WrongUse("setting a port", expected="a VLAN on a port that is isolated", found="none")
 
     @property
     def vlans(self) -> frozenset[Vlan]:

@@ -3,7 +3,7 @@
 What the caller may not know of and what does not exist look the same: NotFound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -94,6 +94,17 @@ class Caller:
         """Pass a provider whose token may change the rack. Raises NotAllowed."""
         if self.office is not Office.PROVIDER or Right.RACK not in self.rights:
             raise NotAllowed(doing, expected="a provider, with the right 'rack'", found=self._has())
+
+    def must_keep_accounts(self, doing: str) -> None:
+        """Pass a provider whose token may change who there is. Raises NotAllowed."""
+        if self.office is not Office.PROVIDER or Right.MEMBERS not in self.rights:
+            raise NotAllowed(doing, expected="a provider, with the right 'members'", found=self._has())
+
+    def must_have_rights(self, rights: Collection[Right], doing: str) -> None:
+        """Pass a token that has all of these rights. Raises NotAllowed."""
+        if not self.rights.issuperset(rights):
+            wanted = ", ".join(sorted(right.value for right in rights))
+            raise NotAllowed(doing, expected=f"a token with the rights {wanted}", found=self._has())
 
     def _has(self) -> str:
         roles = [f"{role.value} of {project}" for project, role in sorted(self.roles.items())]
