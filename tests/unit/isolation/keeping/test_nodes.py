@@ -158,7 +158,7 @@ def test_a_call_is_not_begun_that_may_outlast_the_lease(world: World) -> None:
     def late(verb: str) -> None:
         if verb == "set_power":
             device.before = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds() + 1)
+            world.clock.advance(SETTINGS.bmc.lease.total_seconds() + 1)
             other.nodes.work("n1")
 
     device.before = late

@@ -64,7 +64,7 @@ def test_a_write_from_before_that_may_still_come_is_not_taken_for_read_back(worl
     def overtake(call: Call) -> None:
         if call.verb == "write":
             switch.before = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds())
+            world.clock.advance(SETTINGS.switch.lease.total_seconds())
             world.detach("n1", "wine")
             quick.keep("s1")
             assert not world.attachments("n1")
@@ -84,7 +84,7 @@ def test_a_process_that_lost_its_lease_does_not_write_down_what_it_read(world: W
     def overtake(call: Call) -> None:
         if call.verb == "read":
             switch.after = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds())
+            world.clock.advance(SETTINGS.switch.lease.total_seconds())
             switch.next_faults.append(Fault.UNREACHABLE)
             quick.keep("s1")
 
