@@ -54,6 +54,27 @@ class WrongUse(SteelyardError):
     remedy = "Correct the command or the argument named; `--help` shows what it takes."
 
 
+class NoSuchThing(WrongUse):
+    """What was named is not there."""
+
+    code = "no-such-thing"
+    remedy = "List what there is; it may have been deleted or renamed."
+
+
+class NameTaken(WrongUse):
+    """The name already means something else."""
+
+    code = "name-taken"
+    remedy = "Choose another name, or delete what has this one."
+
+
+class InUse(WrongUse):
+    """Something else stands on it or works with it at this moment."""
+
+    code = "in-use"
+    remedy = "Detach or delete what uses it, or wait for the work on it to end; then ask again."
+
+
 # -- the sender's fault: bytes that do not follow their format ---------------------------------------------------------
 
 
@@ -134,6 +155,20 @@ class MalformedPayload(Malformed):
     """A sealed share or payload box that is not in its format."""
 
     code = "malformed-payload"
+
+
+class MalformedImage(Malformed):
+    """Bytes that are not the disk image they are said to be, or that are so in a way that is not taken."""
+
+    code = "malformed-image"
+    remedy = "Say the format it is in; of qcow2, take in a plain one: `qemu-img convert -O qcow2` makes it."
+
+
+class WrongDigest(Malformed):
+    """Bytes that are not the ones that were announced."""
+
+    code = "wrong-digest"
+    remedy = "Fetch the file again, and its digest from its publisher; nothing of it was kept."
 
 
 class MalformedDatagram(Malformed):
@@ -259,3 +294,33 @@ class LabFailed(SteelyardError):
     code = "lab-failed"
     exit_code = ExitCode.FAILED
     remedy = "`steelyard lab logs` shows what each part said; `steelyard lab down` and `up` start afresh."
+
+
+# -- this computer's fault: images and volumes cannot be kept or served ------------------------------------------------
+
+
+class StorageUnready(SteelyardError):
+    """A program, a right, a free port or space is missing; nothing was changed."""
+
+    code = "storage-unready"
+    exit_code = ExitCode.UNREADY
+    remedy = "Put right what is named and ask again; what was asked for was not begun."
+
+
+class StorageFailed(SteelyardError):
+    """A program that keeps or serves volumes failed or did not answer; what was begun is undone or can be asked again."""
+
+    code = "storage-failed"
+    exit_code = ExitCode.FAILED
+    remedy = "Look at what the program said and ask again: every verb may be repeated."
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+class BuildFailed(SteelyardError):
+    """An image could not be built: a program of the build is missing or failed, or a package is not as expected."""
+
+    code = "build-failed"
+    exit_code = ExitCode.FAILED
+    remedy = "Install what is named, or put right what the program said; nothing half-made was left."
