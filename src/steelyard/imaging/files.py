@@ -47,7 +47,7 @@ def move(source: Path, target: Path) -> None:
 def workplace(parent: Path) -> Iterator[Path]:
     """Have a fresh directory in `parent` to make something in; what is left in it at the end is deleted."""
     place = parent / secrets.token_hex(8)
-    with _flock(parent, fcntl.LOCK_SH):
+    with locked(parent, fcntl.LOCK_SH):
         place.mkdir(mode=0o700)
         # The kernel frees it when we die, which is what tells work that was cut short from work that goes on.
         held = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
@@ -62,15 +62,16 @@ def workplace(parent: Path) -> Iterator[Path]:
 def clear_workplaces(parent: Path) -> None:
     """Delete the workplaces whose users have died."""
     # Alone, as a place that was made and is not yet held looks like one that was left.
-    with _flock(parent, fcntl.LOCK_EX):
+    with locked(parent, fcntl.LOCK_EX):
         for place in parent.iterdir():
             # Whoever is done with one deletes it at any time, and blocks us until then.
-            with suppress(BlockingIOError, FileNotFoundError), _flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with suppress(BlockingIOError, FileNotFoundError), locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(place)
 
 
 @contextmanager
-def _flock(path: Path, how: int) -> Iterator[None]:
+def locked(path: Path, how: int) -> Iterator[None]:
+    """Have the file or directory locked, as flock(2) does it `how`, until done."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, how)

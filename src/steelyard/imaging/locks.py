@@ -32,7 +32,7 @@ def holding(lock: Path, name: str, hold: Hold, doing: str) -> Iterator[None]:
 
     lock  the file by which all who deal with such names know of each other.
     """
-    with lock.open("a+b") as file:
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
         # A name is a byte of the file, far beyond its end; two names that share one only come to keep each other out.
         place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
         try:

@@ -61,20 +61,28 @@ def run_confined(
 
     Raises StorageUnready; StorageFailed when the time is over.
     """
-    binds = [word for inside, path in reads.items() for word in ("--ro-bind", str(path.absolute()), inside)]
-    binds += [word for inside, path in writes.items() for word in ("--bind", str(path.absolute()), inside)]
-    system = ["--ro-bind", "/usr", "/usr"]
-    for directory in ("bin", "sbin", "lib", "lib64"):
-        system += ["--symlink", f"usr/{directory}", f"/{directory}"]
-    cage = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     limits = [f"--as={_MEMORY_BYTES}", f"--cpu={seconds}", f"--fsize={most_bytes}", "--core=0"]
     confined = ["prlimit", *limits, "--", _find(doing, command[0]), *command[1:]]
-    caged = [*cage, *system, "--dev", "/dev", *binds, "--", *confined]
+    caged = [*cage(reads, writes), "--die-with-parent", "--", *confined]
     with tempfile.TemporaryFile() as complaint:
         outcome = _run(doing, caged, 2 * seconds, output, complaint, ())
     if outcome.status != 0 and outcome.complaint.startswith("bwrap: "):
         raise StorageUnready(doing, expected="a place to confine a program in", found=outcome.complaint)
     return outcome
+
+
+def cage(reads: Mapping[str, Path], writes: Mapping[str, Path]) -> list[str]:
+    """Return the beginning of a command that confines the rest of it; after more options of bwrap comes `--`.
+
+    reads, writes  path as the program sees it -> the file, or directory, that it is.
+    """
+    words = ["bwrap", "--unshare-all", "--new-session", "--cap-drop", "ALL", "--ro-bind", "/usr", "/usr"]
+    for directory in ("bin", "sbin", "lib", "lib64"):
+        words += ["--symlink", f"usr/{directory}", f"/{directory}"]
+    words += ["--dev", "/dev"]
+    words += [word for inside, path in reads.items() for word in ("--ro-bind", str(path.absolute()), inside)]
+    words += [word for inside, path in writes.items() for word in ("--bind", str(path.absolute()), inside)]
+    return words
 
 
 def _find(doing: str, program: str) -> str:

@@ -5,13 +5,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CALLS = ("mkdir", "rename", "fsync", "unlink", "rmdir", "chmod", "link", "vfork")
+FILE_CALLS = ("mkdir", "rename", "fsync", "unlink", "rmdir", "chmod", "vfork")
 """By which Python changes what outlives it; the last starts programs."""
+DAEMON_CALLS = ("rename", "rmdir", "vfork", "connect", "sendto", "pidfd_send_signal")
+"""By which it changes what goes on without it."""
 
 
-def kills_at_each_step(module: str, arguments: Sequence[str], scratch: Path) -> Iterator[str]:
+def kills_at_each_step(calls: Sequence[str], module: str, arguments: Sequence[str], scratch: Path) -> Iterator[str]:
     """Run a module of the tests as a program, killed at the next step each time; yield after each what it died at."""
-    for call in CALLS:
+    for call in calls:
         for step in range(1, 100):
             if _runs_through(module, arguments, call, step, scratch):
                 break

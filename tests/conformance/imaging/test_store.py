@@ -20,7 +20,7 @@ from steelyard.model.errors import (
     WrongDigest,
     WrongUse,
 )
-from tests.conformance.imaging.killing import kills_at_each_step
+from tests.conformance.imaging.killing import FILE_CALLS, kills_at_each_step
 from tests.conformance.imaging.store_verb import do
 from tests.conformance.imaging.stores import STORES, open_store
 from tests.disks import BLOCK, SIZE, block, content, is_sound, opened, qcow2_disk, raw_disk, run, write
@@ -483,7 +483,9 @@ def test_a_verb_killed_at_any_step_is_done_or_not_begun_and_can_be_asked_again(
     assert before != after
     begin()
     seen = []
-    for step in kills_at_each_step("tests.conformance.imaging.store_verb", [kind, str(place), *verb], tmp_path):
+    for step in kills_at_each_step(
+        FILE_CALLS, "tests.conformance.imaging.store_verb", [kind, str(place), *verb], tmp_path
+    ):
         assert state() in (before, after), step
         store.collect()
         assert left_over(place) == []

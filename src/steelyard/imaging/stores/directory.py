@@ -71,7 +71,7 @@ class DirectoryStore:
         root = root.absolute()
         self._images, self._volumes = root / "images", root / "volumes"
         self._work, self._locks = root / "work", root / "locks"
-        for directory in (self._images, self._volumes, self._work):
+        for directory in (root, self._images, self._volumes, self._work):
             make_directory(directory)
 
     # -- images --------------------------------------------------------------------------------------------------------
