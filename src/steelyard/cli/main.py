@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from steelyard.cli import evidence, lab, reference
+from steelyard.cli import airlock, evidence, lab, reference
 from steelyard.cli.output import error_document, show_error, show_json, show_lines
 from steelyard.model.errors import SteelyardError, WrongUse
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(reference.app, name="reference")
 app.add_typer(lab.app, name="lab")
+app.add_typer(airlock.app, name="airlock")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it so)

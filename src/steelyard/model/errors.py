@@ -171,6 +171,13 @@ class WrongDigest(Malformed):
     remedy = "Fetch the file again, and its digest from its publisher; nothing of it was kept."
 
 
+class MalformedMessage(Malformed):
+    """A message between a node and a service that does not follow its format (docs/formats.md)."""
+
+    code = "malformed-message"
+    remedy = "Have node and service of versions that know each other; what is not described is refused on purpose."
+
+
 class MalformedDatagram(Malformed):
     """A datagram that is not of the protocol spoken at its port; the emulated BMCs drop it."""
 
@@ -313,6 +320,25 @@ class StorageFailed(SteelyardError):
     code = "storage-failed"
     exit_code = ExitCode.FAILED
     remedy = "Look at what the program said and ask again: every verb may be repeated."
+
+
+# -- the node that is being weighed ------------------------------------------------------------------------------------
+
+
+class NodeFailed(SteelyardError):
+    """A part of the node, or a program on it, did not do what the next step needs."""
+
+    code = "node-failed"
+    exit_code = ExitCode.FAILED
+    remedy = "Look at the node's console; what it was at is named. It stopped there and did not go on."
+
+
+class ServiceRefused(SteelyardError):
+    """A service answered a node with no, or not at all."""
+
+    code = "service-refused"
+    exit_code = ExitCode.FAILED
+    remedy = "Look at what the service says about this node; a node that was refused must boot again."
 
 
 # -- building ----------------------------------------------------------------------------------------------------------

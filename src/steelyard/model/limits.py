@@ -73,3 +73,7 @@ INITRAMFS_BYTES: Final = Limit(1024 * MIB, "bytes", "an initramfs has 10 to 500 
 BOOT_FILE_BYTES: Final = Limit(256 * KIB, "bytes", "a boot loader's configuration has 1 to 20 KiB")
 BOOT_ENTRIES: Final = Limit(256, "entries", "a boot directory has 4 to 40 files")
 PAYLOAD_BYTES: Final = Limit(16 * MIB, "bytes", "keys, peers and a script; images travel otherwise")
+PARAMETERS_BYTES: Final = Limit(64 * KIB, "bytes", "a node's parameters are two addresses, a name and a certificate")
+MESSAGE_BYTES: Final = Limit(MIB, "bytes", "an answer to a node has 0.1 to 4 KiB")
+DELIVERY_BYTES: Final = Limit(24 * MIB, "bytes", "a payload of the largest size, in base64")
+LUKS_HEADER_BYTES: Final = Limit(32 * MIB, "bytes", "LUKS2 puts its data at 16 MiB, or where it is told")
