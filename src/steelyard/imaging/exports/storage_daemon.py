@@ -44,7 +44,8 @@ class Monitor:
         except OSError as error:
             raise StorageFailed(doing, expected="it to listen", found=str(error)) from error
         answer = self._hear(doing)
-        while "event" in answer:
+        # QEMU greets twice when it is spoken to while it sets its monitor up.
+        while "event" in answer or "QMP" in answer:
             answer = self._hear(doing)
         if "return" not in answer:
             reason = answer.get("error")
