@@ -14,6 +14,28 @@ from steelyard.imaging.stores.directory import DirectoryStore
 from tests.conformance.imaging.exports import living
 from tests.disks import raw_disk
 
+PROGRAMS = {
+    "bwrap": "bubblewrap",
+    "debugfs": "e2fsprogs",
+    "iscsi-ls": "libiscsi-bin",
+    "mcopy": "mtools",
+    "mkfs.vfat": "dosfstools",
+    "nbd-client": "nbd-client",
+    "nbdinfo": "libnbd-bin",
+    "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-system-common",
+    "sfdisk": "fdisk",
+    "strace": "strace",
+    "tgtd": "tgt",
+}
+
+
+@pytest.fixture(autouse=True)
+def _programs() -> None:
+    missing = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
+    if missing:
+        pytest.skip(f"needs the Debian packages {', '.join(missing)}")
+
 
 @pytest.fixture
 def root() -> Iterator[Path]:

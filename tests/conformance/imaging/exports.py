@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from steelyard.imaging.exports.iscsi import iscsi_export
 from steelyard.imaging.exports.nbd import nbd_export
 from steelyard.imaging.exports.recorded import RecordedExport
@@ -21,7 +23,10 @@ from tests.disks import BLOCK
 
 LOOPBACK = ip_address("127.0.0.1")
 ELSEWHERE = ip_address("127.0.0.9")
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="tgtd and the mount it serves need root")
 EXPORTS: dict[str, Callable[..., RecordedExport]] = {"nbd": nbd_export, "iscsi": iscsi_export}
+
+KINDS = ["nbd", pytest.param("iscsi", marks=NEEDS_ROOT)]
 
 _CLIENTS = itertools.count()
 PATIENCE_SECONDS = 20.0

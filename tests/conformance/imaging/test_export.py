@@ -15,7 +15,7 @@ from steelyard.imaging.ports import Access, Export, Opening, Overlay
 from steelyard.imaging.stores.directory import DirectoryStore
 from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, WrongUse
 from tests.conformance.imaging.exports import (
-    EXPORTS,
+    KINDS,
     LOOPBACK,
     can_open,
     living,
@@ -31,7 +31,7 @@ from tests.disks import BLOCK, block, content, opened
 VERB = "tests.conformance.imaging.export_verb"
 
 
-@pytest.fixture(params=EXPORTS)
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -13,8 +13,10 @@ import pytest
 from steelyard.imaging.exports.tgt import LUN, Direction, Mode, Operation, pack_request
 from steelyard.imaging.ports import Export, IscsiAccess, Overlay
 from steelyard.model.secret import Secret
-from tests.conformance.imaging.exports import ELSEWHERE, LOOPBACK, can_open, open_export
+from tests.conformance.imaging.exports import ELSEWHERE, LOOPBACK, NEEDS_ROOT, can_open, open_export
 from tests.disks import SIZE
+
+pytestmark = NEEDS_ROOT
 
 
 @pytest.fixture

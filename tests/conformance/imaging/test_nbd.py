@@ -1,14 +1,17 @@
 """What an export by NBD is to the clients of others: nbd-client, libnbd, QEMU without TLS."""
 
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from steelyard.imaging.exports.daemons import find_daemon
 from steelyard.imaging.ports import NbdAccess, Overlay
-from tests.conformance.imaging.exports import LOOPBACK, client_arguments, open_export
+from tests.conformance.imaging.exports import LOOPBACK, can_open, client_arguments, open_export
 from tests.disks import SIZE
 
 
@@ -73,3 +76,24 @@ def test_certificates_follow_the_rules_for_them(access: NbdAccess, tmp_path: Pat
     keys = certificates(access, tmp_path)
     verify = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", str(keys / "ca-cert.pem")]
     subprocess.run([*verify, str(keys / "client-cert.pem")], check=True, capture_output=True)
+
+
+def test_many_half_open_connections_do_not_keep_a_node_out(access: NbdAccess, tmp_path: Path) -> None:
+    with ExitStack() as left:
+        for _ in range(150):
+            left.enter_context(socket.create_connection((str(access.address), access.port)))
+        assert can_open(access, tmp_path)
+
+
+def test_the_server_has_nothing_but_its_volume(root: Path, access: NbdAccess, one: Overlay) -> None:
+    assert access.export == "node"
+    daemon = find_daemon(next(root.glob("open/*")) / "qmp")
+    assert daemon is not None
+    with daemon:
+        own, its = Path("/proc/self"), Path(f"/proc/{daemon.pid}")
+        capabilities = dict(line.split(":") for line in (its / "status").read_text().splitlines())["CapEff"]
+        assert int(capabilities, 16) == 0
+        for kind in ("net", "mnt", "pid", "ipc", "uts"):
+            assert (own / "ns" / kind).readlink() != (its / "ns" / kind).readlink(), kind
+        assert not (its / "root" / "etc").exists()
+        assert [path.name for path in (its / f"root{one.path.parent}").iterdir()] == [one.path.name]
