@@ -194,6 +194,16 @@ def test_a_hostile_qcow2_file_is_refused_and_leaves_nothing(
     assert left_over(place) == []
 
 
+@pytest.mark.parametrize("spoil", [with_base, with_base_put_in_later])
+@pytest.mark.usefixtures("disk")
+def test_a_disk_on_another_is_refused_before_any_other_program_reads_it(
+    store: Store, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(tmp_path / "qcow2")
+    with pytest.raises(MalformedImage, match="whole in itself"):
+        store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE)
+
+
 def test_a_few_bytes_that_say_they_are_a_huge_disk_are_refused(store: Store, place: Path, tmp_path: Path) -> None:
     run("qemu-img", "create", "-f", "qcow2", str(tmp_path / "bomb"), "63T")
     for most in (SIZE, 2**63):
