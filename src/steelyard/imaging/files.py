@@ -1,5 +1,6 @@
 """Files that are whole or not there, for their owner alone, whatever moment the power fails at."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -7,6 +8,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+from steelyard.model.errors import StorageUnready
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+@contextmanager
+def needing_room(doing: str) -> Iterator[None]:
+    """Have it told as StorageUnready when there is no room, or no right to write, on the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageUnready(doing, expected="room to write", found=str(error)) from error
 
 
 def make_directory(path: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,10 @@ _CLIENTS = itertools.count()
 PATIENCE_SECONDS = 20.0
 
 
-def open_export(kind: str, root: Path) -> Export:
+def open_export(kind: str, root: Path, address: IPv4Address | IPv6Address = LOOPBACK) -> Export:
     """Return the export of that kind, its ports below those that the system gives out, apart from other runs'."""
     first = 20000 + os.getppid() * 64 % 12000
-    return EXPORTS[kind](root, LOOPBACK, range(first, first + 64))
+    return EXPORTS[kind](root, address, range(first, first + 64))
 
 
 def wrong_credentials(access: Access, other: Access) -> Iterator[Access]:
@@ -78,7 +78,8 @@ def client_arguments(access: Access, scratch: Path) -> list[str]:
                 *("--image-opts", f"driver=raw,file.driver=nbd,{place},file.export={access.export},file.tls-creds=tls"),
             ]
         case IscsiAccess():
-            place = f"file.transport=tcp,file.portal={access.address}:{access.port},file.target={access.target}"
+            host = f"[{access.address}]" if access.address.version == 6 else str(access.address)
+            place = f"file.transport=tcp,file.portal={host}:{access.port},file.target={access.target}"
             user = f",file.user={access.user},file.password-secret=secret" if access.user else ""
             return [
                 *("--object", f"secret,id=secret,data={access.password.reveal().decode() or '-'}"),

@@ -1,11 +1,13 @@
 """What holds for every export, told by a node's programs and the real daemons."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ import pytest
 from steelyard.imaging.exports.daemons import find_daemon
 from steelyard.imaging.ports import Access, Export, Opening, Overlay
 from steelyard.imaging.stores.directory import DirectoryStore
-from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, WrongUse
+from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, StorageUnready, WrongUse
 from tests.conformance.imaging.exports import (
+    EXPORTS,
     KINDS,
     LOOPBACK,
     can_open,
@@ -284,6 +287,37 @@ def test_a_verb_killed_at_any_step_leaves_nothing_that_restore_does_not_put_righ
         earlier = begin()
     assert seen
     export.close("node")
+
+
+def test_a_node_opens_its_volume_over_ipv6(kind: str, root: Path, one: Overlay, two: Overlay, tmp_path: Path) -> None:
+    loopback = ip_address("::1")
+    export = open_export(kind, root, loopback)
+    accesses = export.open("one", one, loopback), export.open("two", two, loopback)
+    assert all(can_open(access, tmp_path) for access in accesses)
+    export.close("one")
+    export.close("two")
+
+
+def test_an_address_that_is_not_this_computers_is_told(kind: str, root: Path, one: Overlay) -> None:
+    export = open_export(kind, root, ip_address("192.0.2.1"))
+    with pytest.raises(StorageUnready):
+        export.open("node", one, LOOPBACK)
+    assert export.openings() == {}
+
+
+def test_no_free_port_is_told(kind: str, root: Path, one: Overlay) -> None:
+    with socket.create_server((str(LOOPBACK), 0)) as taken:
+        port = taken.getsockname()[1]
+        export = EXPORTS[kind](root, LOOPBACK, range(port, port + 1))
+        with pytest.raises(StorageUnready):
+            export.open("node", one, LOOPBACK)
+    assert export.openings() == {}
+
+
+@pytest.mark.parametrize("directory", ["a,b", "a" * 60])
+def test_a_directory_that_daemons_would_misread_is_refused(kind: str, tmp_path: Path, directory: str) -> None:
+    with pytest.raises(WrongUse):
+        open_export(kind, tmp_path / directory)
 
 
 def test_many_are_opened_at_once(export: Export, volumes: DirectoryStore, tmp_path: Path) -> None:

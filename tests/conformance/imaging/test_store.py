@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -533,3 +534,51 @@ def test_disks_told_by_a_store_name_what_they_stand_on(store: Store, golden: byt
     assert isinstance(disk, Overlay)
     assert disk.base == store.image_disk("golden")
     assert golden
+
+
+WHERE_IT_IS_FULL = """
+import sys
+from pathlib import Path
+from steelyard.imaging.ports import ImageFormat
+from steelyard.model.errors import StorageUnready
+from tests.conformance.imaging.stores import open_store
+
+kind, place, source, form = sys.argv[1:]
+store = open_store(kind, Path(place) / "store")
+try:
+    store.import_image("golden", Path(source), ImageFormat(form), None, 2**40)
+except StorageUnready as error:
+    print(error.found)
+assert not store.images()
+print([path.name for path in Path(place).rglob("work/*")])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system has to be mounted, which needs root")
+@pytest.mark.parametrize("form", ImageFormat)
+def test_a_disk_that_there_is_no_room_for_is_told_and_leaves_nothing(
+    kind: str, tmp_path: Path, form: ImageFormat
+) -> None:
+    (tmp_path / "raw").write_bytes(os.urandom(SIZE))
+    qcow2_disk(tmp_path / "qcow2", tmp_path / "raw")
+    (tmp_path / "small").mkdir()
+    small = f'mount -t tmpfs -o size=2m none {tmp_path / "small"} && exec "$@"'
+    program = [
+        sys.executable,
+        "-c",
+        WHERE_IT_IS_FULL,
+        kind,
+        str(tmp_path / "small"),
+        str(tmp_path / form.value),
+        form.value,
+    ]
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", small, "sh", *program],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found, left = ended.stdout.splitlines()
+    assert "No space left" in found
+    assert left == "[]"

@@ -51,6 +51,10 @@ def test_a_file_system_without_a_table_has_none(tmp_path: Path, command: list[st
     assert parse_partitions((tmp_path / "disk").read_bytes()[:HEAD_BYTES], SIZE) == ()
 
 
+def test_a_boot_sector_with_code_in_it_is_no_table() -> None:
+    assert parse_partitions(b"not a system disk. ".ljust(510, b"x") + b"\x55\xaa", SIZE) == ()
+
+
 @pytest.mark.parametrize("script", [GPT, MBR])
 def test_a_disk_that_was_cut_off_is_refused(tmp_path: Path, script: str) -> None:
     head = partitioned(tmp_path / "disk", script)

@@ -97,6 +97,7 @@ def test_a_backing_file_is_told(after: bytes) -> None:
         qcow2_head(after=NAMES + extension(0x44415441, b"/etc/shadow") + END),
         qcow2_head(after=extension(0xE2792ACA, b"raw") + END),
         qcow2_head(after=extension(0x6803F857, b"")[:4] + b"\0\1\0\0"),
+        qcow2_head(backing=(120, 11), after=NAMES + END),
         qcow2_head(backing=(104, 0)),
         qcow2_head(backing=(0, 11)),
         qcow2_head(backing=(40, 11)),

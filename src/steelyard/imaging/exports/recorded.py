@@ -22,7 +22,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, Protocol
 
-from steelyard.imaging.files import clear_workplaces, locked, make_directory, move, sync, workplace, write_file
+from steelyard.imaging.files import (
+    clear_workplaces,
+    locked,
+    make_directory,
+    move,
+    needing_room,
+    sync,
+    workplace,
+    write_file,
+)
 from steelyard.imaging.locks import Hold, holding, keeping_away
 from steelyard.imaging.ports import Access, Disk, Opening, Overlay, RawFile
 from steelyard.imaging.tools import parse_json
@@ -141,7 +150,7 @@ class RecordedExport:
 
     @contextmanager
     def _changing(self, identity: str, doing: str) -> Iterator[None]:
-        with holding(self._locks, identity, Hold.ALONE, doing):
+        with holding(self._locks, identity, Hold.ALONE, doing), needing_room(doing):
             yield
 
     def _put_down(self, doing: str, name: str, disk: Disk, node: IPv4Address | IPv6Address) -> tuple[Record, Access]:
@@ -162,7 +171,7 @@ class RecordedExport:
     def _free_port(self, doing: str) -> int:
         taken = {record.port for _, record in self._records()}
         for port in self._ports:
-            if port not in taken and can_listen(self._address, port):
+            if port not in taken and _can_listen(doing, self._address, port):
                 return port
         raise StorageUnready(doing, expected=f"a free port from {self._ports[0]} to {self._ports[-1]}", found="none")
 
@@ -186,13 +195,13 @@ class RecordedExport:
                 yield place, record
 
 
-def can_listen(address: IPv4Address | IPv6Address, port: int) -> bool:
-    """Say whether the port is free to listen at."""
+def _can_listen(doing: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+    """Say whether the port is free to listen at. Raises StorageUnready: no port of that address is."""
     try:
         listen(address, port).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            raise
+            raise StorageUnready(doing, expected=f"to listen at {address}", found=str(error)) from error
         return False
     return True
 

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from steelyard.imaging.files import clear_workplaces, make_directory, move, sync, workplace, write_file
+from steelyard.imaging.files import clear_workplaces, make_directory, move, needing_room, sync, workplace, write_file
 from steelyard.imaging.locks import Hold, holding, keeping_away, keeping_still
 from steelyard.imaging.partitions import HEAD_BYTES, parse_partitions
 from steelyard.imaging.ports import ImageFacts, ImageFormat, Occupancy, Overlay, RawFile
@@ -259,7 +259,7 @@ class DirectoryStore:
 
     @contextmanager
     def _holding(self, what: str, name: str, hold: Hold, doing: str) -> Iterator[None]:
-        with holding(self._locks, f"{what} {name}", hold, doing):
+        with holding(self._locks, f"{what} {name}", hold, doing), needing_room(doing):
             yield
 
     def _image(self, image: str) -> RawFile:
