@@ -64,9 +64,9 @@ class Airlock:
         work.mkdir()
         (self.directory / "parameters").write_bytes(parameters(**self.documents))
         (self.directory / "event-log").write_bytes(self._measured().log)
-        places = [f"--{name}={self.directory / name}" for name in ("parameters", "event-log", "work")]
+        places = [self.directory / name for name in ("parameters", "event-log", "work")]
         return subprocess.run(
-            [PYTHON, "-B", "-m", "steelyard.agent", f"--tpm=swtpm:path={self.tpm.directory / 'tpm.sock'}", *places],
+            [PYTHON, "-B", "-m", "steelyard.agent", f"swtpm:path={self.tpm.directory / 'tpm.sock'}", *places],
             env={"PYTHONPATH": str(SOURCE), "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,11 +1,11 @@
-"""The agent's process: `python3 -m steelyard.agent`. It ends with 1 for a node to be switched off, 3 for one to wait.
+"""The agent's process: `python3 -m steelyard.agent TPM PARAMETERS EVENT-LOG WORK`.
 
-It never ends well: what comes after success is another kernel.
+TPM is named as tpm2-tools do, such as device:/dev/tpm0; the others are files and a directory in memory. It ends with 1
+for a node to be switched off, with 3 for one that is to wait. It never ends well: what follows success is another
+kernel.
 """
 
-import argparse
 import sys
-import traceback
 from pathlib import Path
 from typing import Final
 
@@ -20,26 +20,21 @@ from steelyard.model.limits import PARAMETERS_BYTES
 _EXIT: Final = {OnFailure.POWER_OFF: 1, OnFailure.WAIT: 3}
 
 
-def main() -> int:
+def main(tpm_name: str, parameters_file: Path, event_log: Path, work: Path) -> int:
     """Run the agent to the failure that ends it; return the process's exit code."""
-    options = argparse.ArgumentParser("steelyard.agent")
-    options.add_argument("--tpm", required=True, help="as tpm2-tools name it, such as device:/dev/tpm0")
-    for name in ("parameters", "event-log", "work"):
-        options.add_argument(f"--{name}", required=True, type=Path)
-    places = options.parse_args()
     reporter = Reporter()
     on_failure = OnFailure.POWER_OFF
     try:
         with reporter.step("reading parameters"):
-            parameters = parse_parameters(_read(places.parameters))
+            parameters = parse_parameters(_read(parameters_file))
             on_failure = parameters.on_failure
         with reporter.step("opening the TPM"):
-            tpm = TssTpm(places.tpm)
-        pass_airlock(parameters, Machine(tpm, KexecTools(), places.event_log, places.work), reporter)
+            tpm = TssTpm(tpm_name)
+        pass_airlock(parameters, Machine(tpm, KexecTools(), event_log, work), reporter)
     except SteelyardError:
         pass  # the step has told it
     except Exception:  # the process's edge: a bug ends the run as well, and is told
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     return _EXIT[on_failure]
 
 
@@ -52,4 +47,4 @@ def _read(path: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1], *(Path(place) for place in sys.argv[2:])))

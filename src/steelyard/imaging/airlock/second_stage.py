@@ -144,7 +144,7 @@ def _python_folders(root: Path) -> list[str]:
 
 def _squash(root: Path, image: Path) -> bytes:
     """Return the file system: root's, from time 0."""
-    settings = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "256K", "-all-root", "-no-xattrs", "-no-exports"]
+    settings = ["-comp", "zstd", "-Xcompression-level", "19", "-b", "128K", "-all-root", "-no-xattrs", "-no-exports"]
     times = ["-mkfs-time", "0", "-all-time", "0"]
     run(["mksquashfs", str(root), str(image), *settings, *times, "-noappend", "-no-progress", "-quiet"], _DOING)
     return image.read_bytes()
