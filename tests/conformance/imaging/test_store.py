@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -192,6 +193,27 @@ def test_a_hostile_qcow2_file_is_refused_and_leaves_nothing(
     with pytest.raises(error):
         store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE)
     assert store.images() == {}
+    assert left_over(place) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.usefixtures("disk")
+def test_a_damaged_qcow2_file_is_taken_as_it_is_or_refused(
+    store: Store, place: Path, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 (the same damage each time)
+    data = bytearray((tmp_path / "qcow2").read_bytes())
+    # Head, tables, data: each has its share.
+    for end in chance.sample([104, 600, 0x20010, 0x50010, len(data)], 2):
+        data[chance.randrange(end)] ^= 1 << chance.randrange(8)
+    (tmp_path / "qcow2").write_bytes(data)
+    try:
+        facts = store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, 4 * SIZE)
+    except (MalformedImage, TooLarge):
+        assert store.images() == {}
+    else:
+        found = content(store.image_disk("golden"), tmp_path)
+        assert facts == facts_of(found)
     assert left_over(place) == []
 
 
