@@ -5,6 +5,7 @@ All but what needs a machine: the firmware's log is one event long, and `kexec` 
 
 import base64
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Final
 import pytest
 
 from steelyard.evidence.eventlog.events import EventType
+from steelyard.evidence.keysplit import NodeBoot
 from steelyard.model.errors import LogRejected
 from tests.airlock_service import (
     Authority,
@@ -222,6 +224,20 @@ def test_a_payload_for_another_boot_is_not_opened(airlock: Airlock) -> None:
     airlock.service._deliver = lambda transport, boot: deliver(transport, replace(boot, boot=bytes(32)))  # type: ignore[method-assign]  # a lying service
     done = airlock.run()
     assert "getting the verifier's share: failed" in done.stdout
+    assert airlock.kexec_log() == ""
+
+
+def test_a_key_that_the_tag_does_not_know_opens_nothing(airlock: Airlock) -> None:
+    deliver = airlock.service._deliver
+
+    def lie(transport: bytes, boot: NodeBoot) -> None:
+        deliver(transport, boot)
+        document = json.loads(airlock.boot.routes["GET", "/delivery"](b"")[1])
+        document["tag"] = base64.b64encode(bytes(48)).decode()
+        airlock.boot.routes["GET", "/delivery"] = serve(json.dumps(document).encode())
+
+    airlock.service._deliver = lie  # type: ignore[method-assign]  # a lying service
+    assert "getting the tenant's share: failed" in airlock.run().stdout
     assert airlock.kexec_log() == ""
 
 

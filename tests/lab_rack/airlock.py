@@ -10,12 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 from steelyard.evidence.cpio import make_archive
 from steelyard.evidence.reference.manifest import Manifest
 from steelyard.imaging.airlock.build import AirlockImage, Edition, build_airlock
+from steelyard.imaging.exports.nbd import nbd_export
+from steelyard.imaging.ports import NbdAccess, Overlay
 from steelyard.lab.namespace import inside
 from steelyard.model.algorithms import HashAlgorithm
 from tests.airlock_service import (
@@ -42,7 +46,7 @@ _TENANT: Final = """#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox echo "tenant: $(/bin/busybox cat /proc/cmdline)"
 /bin/busybox echo "tenant: key $(/bin/busybox sha256sum </.steelyard/luks.key)"
-/bin/busybox echo "tenant: files $(/bin/busybox ls /.steelyard)"
+/bin/busybox echo "tenant: files $(/bin/busybox echo /.steelyard/*)"
 /bin/busybox poweroff -f
 """
 
@@ -98,6 +102,37 @@ class Site:
                 process.wait()
 
 
+LUKS_HEADER: Final = b"LUKS\xba\xbe" + bytes(range(250)) * 64
+
+
+@contextmanager
+def root_volume(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a volume that is served by NBD over TLS, as a payload describes it."""
+    raw, disk = folder / "volume.raw", folder / "volume.qcow2"
+    raw.write_bytes(LUKS_HEADER.ljust(1 << 20, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+    with TemporaryDirectory(prefix="export-") as place:
+        export = nbd_export(Path(place).resolve(), ip_address(SERVICE), range(10809, 10810))
+        access = rack.within(lambda: export.open("volume-1", Overlay(disk, None), ip_address("10.31.0.10")))
+        assert isinstance(access, NbdAccess)
+        try:
+            yield {
+                "protocol": "nbd",
+                "address": str(access.address),
+                "port": access.port,
+                "export": access.export,
+                "authority": access.authority.decode(),
+                "certificate": access.certificate.decode(),
+                "key": access.key.reveal().decode(),
+                "luks_header": {
+                    "size_bytes": len(LUKS_HEADER),
+                    "sha256": hashlib.sha256(LUKS_HEADER).hexdigest(),
+                },
+            }
+        finally:
+            export.close("volume-1")
+
+
 @contextmanager
 def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], None], folder: Path) -> Iterator[Site]:
     """Give a boot network with the image for one node, and the services that judge it."""
@@ -113,6 +148,7 @@ def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], Non
             artefact(f"{files}/kernel", kernel),
             artefact(f"{files}/initramfs", initramfs),
             command_line=COMMAND_LINE,
+            root=stack.enter_context(root_volume(rack, folder)),
             files={"luks.key": base64.b64encode(LUKS_KEY).decode()},
         )
         document = parameters(

@@ -1,6 +1,7 @@
 """The airlock image on real firmware: what boots measures to what the build said, and the agent takes it from there."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def came_through(place: Site, node: str, begin: int, image: AirlockImage) -> Non
     assert seen.endorsement_certificates == (certificate.public_bytes(serialization.Encoding.DER),)
     assert f"tenant: {COMMAND_LINE}" in said
     assert f"tenant: key {hashlib.sha256(LUKS_KEY).hexdigest()}" in said
+    assert "tenant: files /.steelyard/luks.key /.steelyard/root.json /.steelyard/wireguard.key" in said
     assert LUKS_KEY.decode() not in said
 
 
@@ -58,3 +60,15 @@ def test_a_node_that_boots_by_pxe_is_the_same(place: Path, image: AirlockImage, 
     with site(rack, "n1", image, accept, tmp_path) as found, found.dhcp(*pxe, "--dhcp-boot=tag:efipxe,airlock.efi"):
         begin = found.start("n1")
         came_through(found, "n1", begin, image)
+
+
+def test_a_second_stage_that_is_not_the_images_own_is_never_started(
+    rack: Rack, image: AirlockImage, tmp_path: Path
+) -> None:
+    changed = bytearray(image.second_stage)
+    changed[len(changed) // 2] ^= 1
+    with site(rack, "n1", replace(image, second_stage=bytes(changed)), accept, tmp_path) as place, place.dhcp():
+        begin = place.start("n1")
+        wait_until("the node switches itself off", lambda: rack.ipmi_power("n1") == "off", 240)
+        assert "failed: the second stage is not the one that this image is for" in rack.console_since("n1", begin)
+        assert place.service.web.requests == []
