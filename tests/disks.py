@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
-from steelyard.imaging.ports import Disk, Overlay
+from steelyard.imaging.ports import ImageDisk, Overlay, VolumeDisk
 
 BLOCK = 64 * 1024
 SIZE = 64 * BLOCK
@@ -61,7 +61,7 @@ def extension(kind: int, data: bytes) -> bytes:
     return pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
-def content(disk: Disk, scratch: Path) -> bytes:
+def content(disk: ImageDisk | VolumeDisk, scratch: Path) -> bytes:
     """Return the disk as a node sees it."""
     copy = scratch / "content"
     run("qemu-img", "convert", "-f", form(disk), "-O", "raw", str(disk.path), str(copy))
@@ -70,7 +70,7 @@ def content(disk: Disk, scratch: Path) -> bytes:
     return data
 
 
-def write(disk: Disk, blocks: Mapping[int, str]) -> None:
+def write(disk: ImageDisk | VolumeDisk, blocks: Mapping[int, str]) -> None:
     """Do as a node that writes to its disk."""
     for at, letter in blocks.items():
         command = f"write -P {ord(letter)} {at * BLOCK} {BLOCK}"
@@ -78,7 +78,7 @@ def write(disk: Disk, blocks: Mapping[int, str]) -> None:
 
 
 @contextmanager
-def opened(disk: Disk) -> Iterator[None]:
+def opened(disk: ImageDisk | VolumeDisk) -> Iterator[None]:
     """Have the disk open for writing, as for a node, until done."""
     with subprocess.Popen(
         ["qemu-io", "-f", form(disk), str(disk.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -91,7 +91,7 @@ def opened(disk: Disk) -> Iterator[None]:
             node.kill()
 
 
-def form(disk: Disk) -> str:
+def form(disk: ImageDisk | VolumeDisk) -> str:
     return "qcow2" if isinstance(disk, Overlay) else "raw"
 
 

@@ -20,7 +20,7 @@ from steelyard.evidence.reference.measurement import Measurement, Presence
 from steelyard.evidence.reference.uki import measurements_of_uki
 from steelyard.evidence.reference.version import Version
 from steelyard.imaging.filesystems import FileSystem, find_file_systems, is_path
-from steelyard.imaging.ports import RawFile
+from steelyard.imaging.ports import ImageFile
 from steelyard.model.errors import MalformedArtefact, MalformedImage, WrongUse
 from steelyard.model.limits import (
     BOOT_FILE_BYTES,
@@ -77,7 +77,7 @@ class Entry:
     command_line: str
 
 
-def find_boot(disk: RawFile, place: Path) -> Boot | None:
+def find_boot(disk: ImageFile, place: Path) -> Boot | None:
     """Return what boots of the disk, taken out into the directory `place`; None if nothing that is known does.
 
     Raises MalformedImage, TooLarge: it is damaged, or not what it seems.

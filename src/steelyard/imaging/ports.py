@@ -45,22 +45,34 @@ class Occupancy:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The disk of an image: a file, byte for byte, to be read."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class RawFile:
-    """A disk that is a file, byte for byte."""
+    """The disk of a volume that is a file, byte for byte."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A disk that is a qcow2 file: what differs from `base`, or all of it when there is none."""
+    """The disk of a volume that is a qcow2 file: what differs from `base`, or all of it when there is none."""
 
     path: Path
-    base: RawFile | None
+    base: ImageFile | None
 
 
-Disk = RawFile | Overlay
-"""Where the blocks are. What exports serve is told by this type alone; a store elsewhere adds a kind of its own."""
+ImageDisk = ImageFile
+"""Where the blocks of an image are."""
+VolumeDisk = RawFile | Overlay
+"""Where the blocks of a volume are. An image's is not one of these, so that none is served, and written to, by mistake.
+
+A store elsewhere adds kinds of its own to both; exports go by these types alone.
+"""
 
 
 class Store(Protocol):
@@ -124,10 +136,10 @@ class Store(Protocol):
     def volume_occupancy(self, volume: str) -> Occupancy:
         """Return the room that `volume` takes. Raises NoSuchThing."""
 
-    def image_disk(self, image: str) -> Disk:
+    def image_disk(self, image: str) -> ImageDisk:
         """Return where the blocks of `image` are, to be read. Raises NoSuchThing."""
 
-    def volume_disk(self, volume: str) -> Disk:
+    def volume_disk(self, volume: str) -> VolumeDisk:
         """Return where the blocks of `volume` are, to be served. Raises NoSuchThing."""
 
     def collect(self) -> None:
@@ -180,7 +192,7 @@ Access = NbdAccess | IscsiAccess
 class Opening:
     """A volume that is open for a node; `served` is False when its server has died, until the next `restore`."""
 
-    disk: Disk
+    disk: VolumeDisk
     node: IPv4Address | IPv6Address
     served: bool
 
@@ -191,7 +203,7 @@ class Export(Protocol):
     What serves an opening lives on when the process that asked for it dies: nodes keep their disks.
     """
 
-    def open(self, name: str, disk: Disk, node: IPv4Address | IPv6Address) -> Access:
+    def open(self, name: str, disk: VolumeDisk, node: IPv4Address | IPv6Address) -> Access:
         """Open `disk` for the one that gets what is returned, and return it.
 
         Each opening has a credential of its own. One of the same name ends first, with its sessions: what a node that

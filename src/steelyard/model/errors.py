@@ -315,7 +315,7 @@ class StorageUnready(SteelyardError):
 
 
 class StorageFailed(SteelyardError):
-    """A program that keeps or serves volumes failed or did not answer; what was begun is undone or can be asked again."""
+    """A program that keeps or serves volumes failed or did not answer; what was begun can be asked for again."""
 
     code = "storage-failed"
     exit_code = ExitCode.FAILED

@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from steelyard.imaging.ports import Export, Overlay, RawFile
+from steelyard.imaging.ports import Export, ImageFile, Overlay
 from tests.conformance.imaging.exports import LOOPBACK, open_export
 
 
 def do(export: Export, verb: str, *arguments: str) -> None:
     match verb, arguments:
         case "open", (name, volume, base):
-            export.open(name, Overlay(Path(volume), RawFile(Path(base))), LOOPBACK)
+            export.open(name, Overlay(Path(volume), ImageFile(Path(base))), LOOPBACK)
         case "close", (name,):
             export.close(name)
         case "restore", ():

@@ -11,7 +11,7 @@ import pytest
 from steelyard.evidence.reference.measurement import Measurement
 from steelyard.evidence.reference.uki import measurements_of_uki
 from steelyard.imaging.contents import Boot, DirectBoot, UnifiedBoot, find_boot
-from steelyard.imaging.ports import RawFile
+from steelyard.imaging.ports import ImageFile
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import MalformedImage, TooLarge
 from tests.artefacts import kernel_image, unified_image
@@ -43,7 +43,7 @@ def fat(path: Path, files: Files, size: int = 8 * MIB) -> None:
         subprocess.run(["mcopy", "-i", str(path), "-", f"::/{name}"], input=data, check=True)
 
 
-def disk_of(scratch: Path, esp: Files, root: Files, label: str = "gpt") -> RawFile:
+def disk_of(scratch: Path, esp: Files, root: Files, label: str = "gpt") -> ImageFile:
     """Return a disk with an EFI system partition and a root, 8 MiB each."""
     disk = scratch / "disk"
     fat(scratch / "esp", esp)
@@ -57,10 +57,10 @@ def disk_of(scratch: Path, esp: Files, root: Files, label: str = "gpt") -> RawFi
         for part, start in (("esp", MIB), ("root", 9 * MIB)):
             file.seek(start)
             file.write((scratch / part).read_bytes())
-    return RawFile(disk)
+    return ImageFile(disk)
 
 
-def found(disk: RawFile, scratch: Path) -> Boot | None:
+def found(disk: ImageFile, scratch: Path) -> Boot | None:
     place = scratch / "found"
     place.mkdir()
     return find_boot(disk, place)
@@ -95,7 +95,7 @@ def test_what_grub_boots_is_found_and_measured(tmp_path: Path, label: str) -> No
 
 def test_the_newest_kernel_that_is_installed_is_found_without_a_boot_loader(tmp_path: Path) -> None:
     ext(tmp_path / "disk", {**INSTALLED, "etc/kernel/cmdline": b"root=LABEL=root  ro\n"})
-    boot = found(RawFile(tmp_path / "disk"), tmp_path)
+    boot = found(ImageFile(tmp_path / "disk"), tmp_path)
     assert isinstance(boot, DirectBoot)
     assert boot.kernel.read_bytes() == KERNEL
     assert boot.command_line == "root=LABEL=root ro"
@@ -103,7 +103,7 @@ def test_the_newest_kernel_that_is_installed_is_found_without_a_boot_loader(tmp_
 
 def test_a_kernel_alone_is_found(tmp_path: Path) -> None:
     ext(tmp_path / "disk", {"vmlinuz-6": KERNEL})
-    boot = found(RawFile(tmp_path / "disk"), tmp_path)
+    boot = found(ImageFile(tmp_path / "disk"), tmp_path)
     assert isinstance(boot, DirectBoot)
     assert (boot.initramfs, boot.command_line) == (None, None)
     assert digests(boot.measurements) == {"kernel": sha256(KERNEL)}
@@ -129,7 +129,7 @@ def test_entries_of_the_specification_are_found_with_all_that_is_given_to_the_ke
 
 def test_a_disk_with_nothing_that_boots_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(MIB))
-    assert found(RawFile(tmp_path / "disk"), tmp_path) is None
+    assert found(ImageFile(tmp_path / "disk"), tmp_path) is None
 
 
 def test_a_disk_of_files_alone_is_no_error(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ def test_a_disk_that_is_not_what_it_says_is_refused(tmp_path: Path, esp: Files, 
 def test_more_than_is_reasonable_is_refused(tmp_path: Path) -> None:
     ext(tmp_path / "disk", {"boot/grub/grub.cfg": b"#" * 300_000})
     with pytest.raises(TooLarge):
-        found(RawFile(tmp_path / "disk"), tmp_path)
+        found(ImageFile(tmp_path / "disk"), tmp_path)
 
 
 def test_names_that_tools_take_for_more_are_passed_over(tmp_path: Path) -> None:
     odd = {f"boot/vmlinuz-9{name}": b"odd" for name in (" x", "\n", '"', ";", "*", "\\", "|sh")}
     ext(tmp_path / "disk", {**INSTALLED, **odd})
-    boot = found(RawFile(tmp_path / "disk"), tmp_path)
+    boot = found(ImageFile(tmp_path / "disk"), tmp_path)
     assert isinstance(boot, DirectBoot)
     assert boot.kernel.read_bytes() == KERNEL
 
@@ -169,7 +169,7 @@ def test_links_to_files_of_this_computer_are_not_followed(tmp_path: Path) -> Non
     (tree / "boot").mkdir(parents=True)
     (tree / "boot" / "vmlinuz-6").symlink_to("/etc/passwd")
     run("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(tmp_path / "disk"), "8192")
-    assert found(RawFile(tmp_path / "disk"), tmp_path) is None
+    assert found(ImageFile(tmp_path / "disk"), tmp_path) is None
 
 
 @pytest.mark.parametrize("seed", range(6))

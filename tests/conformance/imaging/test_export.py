@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from steelyard.imaging.exports.daemons import find_daemon
-from steelyard.imaging.ports import Access, Export, Opening, Overlay
+from steelyard.imaging.ports import Access, Export, Opening, Overlay, RawFile
 from steelyard.imaging.stores.directory import DirectoryStore
-from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, StorageUnready, WrongUse
+from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, StorageFailed, StorageUnready, WrongUse
 from tests.conformance.imaging.exports import (
     EXPORTS,
     KINDS,
@@ -29,7 +29,7 @@ from tests.conformance.imaging.exports import (
     wrong_credentials,
 )
 from tests.conformance.imaging.killing import DAEMON_CALLS, kills_at_each_step
-from tests.disks import BLOCK, block, content, opened
+from tests.disks import BLOCK, block, content, opened, raw_disk
 
 VERB = "tests.conformance.imaging.export_verb"
 
@@ -77,6 +77,25 @@ def test_a_node_reads_and_writes_its_volume(export: Export, one: Overlay, tmp_pa
     export.close("node")
     assert export.openings() == {}
     assert content(one, tmp_path) == before[:BLOCK] + block("x") + before[2 * BLOCK :]
+
+
+def test_a_volume_that_is_a_plain_file_is_served(export: Export, tmp_path: Path) -> None:
+    raw_disk(tmp_path / "plain", {0: "p"})
+    access = export.open("node", RawFile(tmp_path / "plain"), LOOPBACK)
+    assert export.openings() == {"node": Opening(RawFile(tmp_path / "plain"), LOOPBACK, served=True)}
+    with session(access, tmp_path) as node:
+        assert node.do(f"read -P {ord('p')} 0 {BLOCK}")
+        assert node.do(f"write -P {ord('q')} 0 {BLOCK}")
+    export.close("node")
+    assert (tmp_path / "plain").read_bytes()[:BLOCK] == block("q")
+
+
+def test_what_cannot_be_served_is_not_open(export: Export, root: Path, tmp_path: Path) -> None:
+    raw_disk(tmp_path / "plain", {0: "p"})
+    with pytest.raises(StorageFailed):
+        export.open("node", Overlay(tmp_path / "plain", None), LOOPBACK)
+    assert export.openings() == {}
+    assert left_over(root) == []
 
 
 def test_what_a_node_gives_back_takes_no_room(

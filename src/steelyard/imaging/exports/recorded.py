@@ -33,7 +33,7 @@ from steelyard.imaging.files import (
     write_file,
 )
 from steelyard.imaging.locks import Hold, holding, keeping_away
-from steelyard.imaging.ports import Access, Disk, Opening, Overlay, RawFile
+from steelyard.imaging.ports import Access, ImageFile, Opening, Overlay, RawFile, VolumeDisk
 from steelyard.imaging.tools import parse_json
 from steelyard.model.errors import InUse, SteelyardError, StorageFailed, StorageUnready, WrongUse
 from steelyard.model.names import check_name
@@ -47,7 +47,7 @@ class Record:
     """An opening: all but its credential. `address` and `port` are where it is served, `node` whom it is served to."""
 
     name: str
-    disk: Disk
+    disk: VolumeDisk
     node: IPv4Address | IPv6Address
     address: IPv4Address | IPv6Address
     port: int
@@ -86,7 +86,7 @@ class RecordedExport:
         for directory in (root, self._open, self._ended, self._making):
             make_directory(directory)
 
-    def open(self, name: str, disk: Disk, node: IPv4Address | IPv6Address) -> Access:
+    def open(self, name: str, disk: VolumeDisk, node: IPv4Address | IPv6Address) -> Access:
         """See `Export`."""
         doing = f"opening the disk {check_name(name, 'opening')}"
         with self._changing(_id(name), doing):
@@ -153,7 +153,9 @@ class RecordedExport:
         with holding(self._locks, identity, Hold.ALONE, doing), needing_room(doing):
             yield
 
-    def _put_down(self, doing: str, name: str, disk: Disk, node: IPv4Address | IPv6Address) -> tuple[Record, Access]:
+    def _put_down(
+        self, doing: str, name: str, disk: VolumeDisk, node: IPv4Address | IPv6Address
+    ) -> tuple[Record, Access]:
         """Write an opening down, with a credential and a port of its own."""
         with workplace(self._making) as place:
             made = place / "opening"
@@ -247,7 +249,7 @@ def _read(place: Path) -> Record | None:
         document = parse_json(doing, (place / "record.json").read_bytes())
     except FileNotFoundError:
         return None
-    disk: Disk
+    disk: VolumeDisk
     match document:
         case {
             "name": str(name),
@@ -259,7 +261,7 @@ def _read(place: Path) -> Record | None:
             "port": int(port),
             **rest,
         } if not rest:
-            under = None if base is None else RawFile(Path(base))
-            disk = RawFile(Path(path)) if form == "raw" else Overlay(Path(path), under)
+            image = None if base is None else ImageFile(Path(base))
+            disk = RawFile(Path(path)) if form == "raw" else Overlay(Path(path), image)
             return Record(name, disk, ip_address(node), ip_address(address), port)
     raise StorageFailed(doing, expected="a record", found=str(place))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from steelyard.imaging.exports.daemons import ANSWER_SECONDS, Daemon, end_daemon, start_daemon
-from steelyard.imaging.ports import Disk, Overlay, RawFile
+from steelyard.imaging.ports import ImageFile, Overlay, RawFile, VolumeDisk
 from steelyard.imaging.tools import parse_json
 from steelyard.model.errors import StorageFailed
 from steelyard.model.limits import TOOL_OUTPUT_BYTES
@@ -73,7 +73,7 @@ def start_storage_daemon(
     return start_daemon(doing, [*cage, *command], place / "qmp", place / "log", wires)
 
 
-def add_disk(monitor: Monitor, disk: Disk) -> None:
+def add_disk(monitor: Monitor, disk: VolumeDisk) -> None:
     """Have a daemon open the disk, and what it stands on, and no file but these whatever the disk says of itself."""
     file: Json = {"driver": "file", "filename": str(disk.path), "discard": "unmap"}
     node: Json
@@ -82,8 +82,8 @@ def add_disk(monitor: Monitor, disk: Disk) -> None:
             node = {"driver": "raw", "file": file}
         case Overlay(base=None):
             node = {"driver": "qcow2", "file": file, "backing": None}
-        case Overlay(base=RawFile(base)):
-            under = {"driver": "file", "filename": str(base), "read-only": True}
+        case Overlay(base=ImageFile(image)):
+            under = {"driver": "file", "filename": str(image), "read-only": True}
             node = {"driver": "qcow2", "file": file, "backing": {"driver": "raw", "read-only": True, "file": under}}
     monitor.execute("blockdev-add", {"node-name": NODE, "discard": "unmap", **node})
 

@@ -26,7 +26,7 @@ from typing import Final
 from steelyard.imaging.files import clear_workplaces, make_directory, move, needing_room, sync, workplace, write_file
 from steelyard.imaging.locks import Hold, holding, keeping_away, keeping_still
 from steelyard.imaging.partitions import HEAD_BYTES, parse_partitions
-from steelyard.imaging.ports import ImageFacts, ImageFormat, Occupancy, Overlay, RawFile
+from steelyard.imaging.ports import ImageFacts, ImageFile, ImageFormat, Occupancy, Overlay
 from steelyard.imaging.qcow2 import MAGIC, Qcow2Head, parse_qcow2_head
 from steelyard.imaging.tools import Outcome, parse_json, read_output, run, run_confined
 from steelyard.model.errors import (
@@ -150,7 +150,7 @@ class DirectoryStore:
         size = self._image_facts(image, "measuring an image").size_bytes
         return self._occupancy(self._image(image).path, size)
 
-    def image_disk(self, image: str) -> RawFile:
+    def image_disk(self, image: str) -> ImageFile:
         """See `Store`."""
         self._image_facts(image, "looking for an image")
         return self._image(image)
@@ -262,8 +262,8 @@ class DirectoryStore:
         with holding(self._locks, f"{what} {name}", hold, doing), needing_room(doing):
             yield
 
-    def _image(self, image: str) -> RawFile:
-        return RawFile(self._images / image / "disk.raw")
+    def _image(self, image: str) -> ImageFile:
+        return ImageFile(self._images / image / "disk.raw")
 
     def _volume(self, volume: str) -> Path:
         return self._volumes / f"{volume}.qcow2"
