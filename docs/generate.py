@@ -1,16 +1,18 @@
 """Writes the pages that come from the code: errors, limits, commands. `--check` only tells whether they are current."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from steelyard.cli.main import app
+from steelyard.cli.main import PARTS, load
+from steelyard.isolation.life import TRANSITIONS, NodeEvent, NodeState
 from steelyard.model import errors, limits
 
 DOCS = Path(__file__).parent
+EXIT_CODES = "Exit codes: " + ", ".join(f"{code:d} {code.name.lower().replace('_', ' ')}" for code in errors.ExitCode)
 MADE = "<!-- Made by docs/generate.py from the code; change it there. -->\n\n"
 
 
@@ -19,14 +21,14 @@ def error_page() -> str:
         "# Errors",
         "",
         "Every error says what was being done, what was expected, what came. Programs read the code; the exit",
-        "code is the command line's.",
+        "code is the command line's, the status that of the services' answers (RFC 9457 problems).",
         "",
-        "| code | exit | means | what to do |",
-        "| --- | --- | --- | --- |",
+        "| code | exit | status | means | what to do |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for error in sorted(_kinds(errors.SteelyardError), key=lambda kind: (kind.exit_code, kind.code)):
         meaning = (error.__doc__ or "").strip().splitlines()[0]
-        lines.append(f"| `{error.code}` | {error.exit_code:d} | {meaning} | {error.remedy} |")
+        lines.append(f"| `{error.code}` | {error.exit_code:d} | {error.http_status} | {meaning} | {error.remedy} |")
     return "\n".join(lines) + "\n"
 
 
@@ -53,8 +55,8 @@ def limits_page() -> str:
 
 
 def cli_page() -> str:
-    lines = ["# Commands", "", "Exit codes: 0 good, 2 wrong use, 3 malformed input, 4 evidence rejected.", ""]
-    for path, command in _commands("steelyard", typer.main.get_group(app)):
+    lines = ["# Commands", "", EXIT_CODES, ""]
+    for path, command in _commands("steelyard", {name: load(name) for name in PARTS}):
         with typer.Context(command, info_name=path) as context:
             usage = " ".join(command.collect_usage_pieces(context))
             lines += [f"## `{path} {usage}`", "", (command.help or "").strip(), ""]
@@ -66,15 +68,33 @@ def cli_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _commands(path: str, group: TyperGroup) -> Iterator[tuple[str, TyperCommand]]:
-    for name, child in group.commands.items():
+def _commands(path: str, commands: Mapping[str, object]) -> Iterator[tuple[str, TyperCommand]]:
+    for name, child in commands.items():
         if isinstance(child, TyperGroup):
-            yield from _commands(f"{path} {name}", child)
+            yield from _commands(f"{path} {name}", child.commands)
         elif isinstance(child, TyperCommand):
             yield f"{path} {name}", child
 
 
-PAGES = {"errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}
+def states_page() -> str:
+    lines = [
+        "# The life of a node, as isolation sees it",
+        "",
+        "What is not drawn is refused, and changes nothing.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+        f"    [*] --> {NodeState.MAINTENANCE.value}",
+    ]
+    lines += [f"    {before.value} --> {then.value}: {event.value}" for (before, event), then in TRANSITIONS.items()]
+    lines += ["```", "", "| state | means |", "| --- | --- |"]
+    lines += [f"| {state.value} | {state.meaning} |" for state in NodeState]
+    lines += ["", "| event | is |", "| --- | --- |"]
+    lines += [f"| {event.value} | {event.meaning} |" for event in NodeEvent]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"states.md": states_page, "errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import time
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.databases"]
+
 _MINUTES = os.environ.get("STEELYARD_FUZZ_MINUTES")
 
 settings.register_profile("check", deadline=None, derandomize=True, database=None, max_examples=100)

@@ -20,11 +20,11 @@ import pytest
 import sushy
 from sushy.resources.system.system import System
 
-from steelyard.lab.inventory import Inventory, Node, decode_inventory
 from steelyard.lab.namespace import NAMESPACES, inside
 from steelyard.lab.plan import Machines
 from steelyard.lab.preflight import look_at_computer, problems
 from steelyard.lab.rack import STANDARD_SHAPE
+from steelyard.model.inventory import Inventory, Node, decode_inventory
 from tests.tpm import require_programs
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.lab.inventory import decode_inventory
 from steelyard.lab.namespace import inside
 from steelyard.lab.processes import ProcessIdentity, lives
 from steelyard.lab.state import RackDirectory
 from steelyard.model.errors import LabFailed, LabUnready
+from steelyard.model.inventory import decode_inventory
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, lab, leftovers, wait_until
 
 pytestmark = pytest.mark.rack

@@ -54,6 +54,7 @@ from steelyard.model.limits import (
 from steelyard.model.pcrs import PcrSelection, PcrValues
 
 app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Explain and judge evidence in files: event logs, run-time lists, quotes, certificates, whole bundles.",
 )

@@ -17,18 +17,20 @@ from rich.console import Console
 from rich.table import Table
 
 from steelyard.lab import control, rack
-from steelyard.lab.inventory import encode_inventory
 from steelyard.lab.namespace import inside
 from steelyard.lab.plan import Firmware, Machines, NetworkBoot
 from steelyard.lab.state import RackDirectory
 from steelyard.model.errors import WrongUse
+from steelyard.model.inventory import encode_inventory
 
 LEAVE_KEY: Final = b"\x1d"
 """Ctrl-], as in telnet and virsh."""
 DIRECTORY: Final = Path("/var/lib/steelyard/lab")
 
 app = typer.Typer(
-    help="A rack of bare-metal machines on this computer: real firmware, TPMs, switch and BMCs.", no_args_is_help=True
+    add_completion=False,
+    help="A rack of bare-metal machines on this computer: real firmware, TPMs, switch and BMCs.",
+    no_args_is_help=True,
 )
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where the rack lives.", envvar="STEELYARD_LAB_DIR")]

@@ -51,6 +51,7 @@ from steelyard.model.limits import (
 )
 
 app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help=(
         "Make reference manifests from artefacts, and vouch for them: make, look, sign, and put the signed file into "

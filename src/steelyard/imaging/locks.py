@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from steelyard.model.errors import InUse, NoSuchThing
+from steelyard.model.errors import InUse, NotFound
 
 _FLOCK: Final = struct.Struct("@hhqqi4x")
 """struct flock: type, whence, start, length, holder."""
@@ -70,7 +70,7 @@ def _as_a_user(path: Path, doing: str, forbidden: frozenset[int]) -> Iterator[No
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
-        raise NoSuchThing(doing, expected=f"a file {path}", found="none") from error
+        raise NotFound(doing, expected=f"a file {path}", found="none") from error
     with file:
         # First say it, then look: of two that do so at once at least one sees the other.
         for kind in forbidden:

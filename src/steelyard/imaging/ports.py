@@ -91,7 +91,9 @@ class Store(Protocol):
         expected    SHA-256 of the file as it is, 32 bytes; None if none was announced.
         most_bytes  the largest disk that is taken.
 
-        Asked again for the same disk, returns what is there. Raises MalformedImage, WrongDigest, TooLarge, NameTaken.
+        Asked again for the same disk, returns what is there.
+
+        Raises MalformedImage, WrongDigest, TooLarge, AlreadyThere.
         """
 
     def delete_image(self, image: str) -> None:
@@ -100,25 +102,25 @@ class Store(Protocol):
     def clone(self, image: str, volume: str) -> None:
         """See to it that there is a `volume` that began as `image`, in a time that does not grow with its size.
 
-        One that is there already is left as it is. Raises NoSuchThing, NameTaken if it began as something else, InUse.
+        One that is there already is left as it is. Raises NotFound, AlreadyThere if it began as something else, InUse.
         """
 
     def snapshot(self, volume: str, image: str) -> ImageFacts:
         """Keep what is on the `volume` now as an `image` that shares nothing with it, and return it.
 
         An image of that name that is there already is returned as it is, as what was asked for the first time.
-        Raises NoSuchThing, InUse.
+        Raises NotFound, InUse.
         """
 
     def roll_back(self, volume: str, image: str) -> None:
-        """See to it that the `volume` is what `image` is, whatever it was before. Raises NoSuchThing, InUse."""
+        """See to it that the `volume` is what `image` is, whatever it was before. Raises NotFound, InUse."""
 
     def flatten(self, volume: str) -> None:
-        """See to it that the `volume` shares nothing with an image. Raises NoSuchThing, InUse."""
+        """See to it that the `volume` shares nothing with an image. Raises NotFound, InUse."""
 
     def resize(self, volume: str, size_bytes: int) -> None:
         """See to it that the `volume` has this size, a multiple of 512. Raises WrongUse if it is larger now: what is
-        beyond would be lost; NoSuchThing, InUse, TooLarge.
+        beyond would be lost; NotFound, InUse, TooLarge.
         """
 
     def delete_volume(self, volume: str) -> None:
@@ -131,16 +133,16 @@ class Store(Protocol):
         """Return the image that each volume stands on, by the volume's name; None for one that stands on none."""
 
     def image_occupancy(self, image: str) -> Occupancy:
-        """Return the room that `image` takes. Raises NoSuchThing."""
+        """Return the room that `image` takes. Raises NotFound."""
 
     def volume_occupancy(self, volume: str) -> Occupancy:
-        """Return the room that `volume` takes. Raises NoSuchThing."""
+        """Return the room that `volume` takes. Raises NotFound."""
 
     def image_disk(self, image: str) -> ImageDisk:
-        """Return where the blocks of `image` are, to be read. Raises NoSuchThing."""
+        """Return where the blocks of `image` are, to be read. Raises NotFound."""
 
     def volume_disk(self, volume: str) -> VolumeDisk:
-        """Return where the blocks of `volume` are, to be served. Raises NoSuchThing."""
+        """Return where the blocks of `volume` are, to be served. Raises NotFound."""
 
     def collect(self) -> None:
         """Take away what work that was cut short has left behind; work that goes on is not disturbed."""

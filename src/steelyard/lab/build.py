@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from steelyard.lab import inventory
 from steelyard.lab.commands import run
 from steelyard.lab.firmware import change_one_measured_byte
 from steelyard.lab.plan import (
@@ -35,6 +34,7 @@ from steelyard.lab.plan import (
     RackShape,
 )
 from steelyard.lab.state import RackDirectory, write_private
+from steelyard.model import inventory
 from steelyard.model.secret import Secret
 
 BMC_USER: Final = "admin"

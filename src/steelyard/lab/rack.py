@@ -11,13 +11,13 @@ from typing import Any, Final
 from steelyard.lab import control
 from steelyard.lab.accelerator import choose_accelerator
 from steelyard.lab.build import build_rack, take_inventory
-from steelyard.lab.inventory import Inventory, encode_inventory
 from steelyard.lab.namespace import check_namespace_free, create_namespace, delete_namespace, inside
 from steelyard.lab.plan import Accelerator, Firmware, Machines, NetworkBoot, RackShape, plan_cables, plan_nodes
 from steelyard.lab.preflight import check_computer, look_at_computer
 from steelyard.lab.processes import end_processes, identify, lives
 from steelyard.lab.state import Rack, RackDirectory, write_private
 from steelyard.model.errors import LabFailed, WrongUse
+from steelyard.model.inventory import Inventory, encode_inventory
 
 Progress = Callable[[str], None]
 

@@ -1,7 +1,8 @@
 """Every error of Steelyard, sorted by whose fault it is.
 
-Each has a stable `code`, the exit code of the command line, and a `remedy`: what the reader can do next. The table in
-`docs/errors.md` is made from this file. A bug is not in here: it rises as whatever Python raises.
+Each has a stable `code`, the exit code of the command line, the HTTP status of the services, and a `remedy`: what the
+reader can do next. The table in `docs/errors.md` is made from this file. A bug is not in here: it rises as whatever
+Python raises.
 """
 
 from enum import IntEnum
@@ -19,6 +20,8 @@ class ExitCode(IntEnum):
     REJECTED = 4
     UNREADY = 5
     FAILED = 6
+    REFUSED = 7
+    DEVICE = 8
 
 
 class SteelyardError(Exception):
@@ -31,6 +34,7 @@ class SteelyardError(Exception):
 
     code: ClassVar[str]
     exit_code: ClassVar[ExitCode]
+    http_status: ClassVar[int]
     remedy: ClassVar[str]
 
     def __init__(self, doing: str, *, expected: str, found: str) -> None:
@@ -51,28 +55,8 @@ class WrongUse(SteelyardError):
 
     code = "wrong-use"
     exit_code = ExitCode.WRONG_USE
+    http_status = 400
     remedy = "Correct the command or the argument named; `--help` shows what it takes."
-
-
-class NoSuchThing(WrongUse):
-    """What was named is not there."""
-
-    code = "no-such-thing"
-    remedy = "List what there is; it may have been deleted or renamed."
-
-
-class NameTaken(WrongUse):
-    """The name already means something else."""
-
-    code = "name-taken"
-    remedy = "Choose another name, or delete what has this one."
-
-
-class InUse(WrongUse):
-    """Something else stands on it or works with it at this moment."""
-
-    code = "in-use"
-    remedy = "Detach or delete what uses it, or wait for the work on it to end; then ask again."
 
 
 # -- the sender's fault: bytes that do not follow their format ---------------------------------------------------------
@@ -83,6 +67,7 @@ class Malformed(SteelyardError):
 
     code = "malformed"
     exit_code = ExitCode.MALFORMED
+    http_status = 422
     remedy = "Get the file again from its source; if it was made by a current tool, report it with the file."
 
 
@@ -90,7 +75,16 @@ class TooLarge(Malformed):
     """An input beyond its limit (`docs/input-limits.md`), refused before it is read."""
 
     code = "too-large"
+    http_status = 413
     remedy = "Look at what made an input of this size; the limits and their reasons are in docs/input-limits.md."
+
+
+class MalformedAnswer(Malformed):
+    """A service answered what is not in its API."""
+
+    code = "malformed-answer"
+    http_status = 502
+    remedy = "See whether the URL is the service's, and whether its version fits this one's."
 
 
 class MalformedTpmStructure(Malformed):
@@ -151,6 +145,13 @@ class MalformedKey(Malformed):
     remedy = "Give the key as PEM or as TPM2B_PUBLIC, as tpm2_readpublic writes it."
 
 
+class MalformedVerdict(Malformed):
+    """Bytes that are not a signed attestation result."""
+
+    code = "malformed-verdict"
+    remedy = "Hand in the verdict as the verifier signed it; docs/formats.md has its form."
+
+
 class MalformedPayload(Malformed):
     """A sealed share or payload box that is not in its format."""
 
@@ -192,6 +193,7 @@ class EvidenceRejected(SteelyardError):
 
     code = "rejected"
     exit_code = ExitCode.REJECTED
+    http_status = 403
     remedy = "Treat the machine as untrusted until the cause is known."
 
 
@@ -214,6 +216,13 @@ class CertificateRejected(EvidenceRejected):
 
     code = "certificate-rejected"
     remedy = "Add the maker's certificates if you trust it; else the TPM cannot be told from a made-up one."
+
+
+class AuditRejected(EvidenceRejected):
+    """An audit log that was altered, cut short, or begun anew."""
+
+    code = "audit-rejected"
+    remedy = "Keep what you have, and ask the provider: the log that the service shows is not the one it had."
 
 
 class QuoteRejected(EvidenceRejected):
@@ -292,6 +301,7 @@ class LabUnready(SteelyardError):
 
     code = "lab-unready"
     exit_code = ExitCode.UNREADY
+    http_status = 503
     remedy = "Put right what is named and start again; nothing was left running. docs/lab.md lists what a rack needs."
 
 
@@ -300,6 +310,7 @@ class LabFailed(SteelyardError):
 
     code = "lab-failed"
     exit_code = ExitCode.FAILED
+    http_status = 500
     remedy = "`steelyard lab logs` shows what each part said; `steelyard lab down` and `up` start afresh."
 
 
@@ -311,6 +322,7 @@ class StorageUnready(SteelyardError):
 
     code = "storage-unready"
     exit_code = ExitCode.UNREADY
+    http_status = 503
     remedy = "Put right what is named and ask again; what was asked for was not begun."
 
 
@@ -319,6 +331,7 @@ class StorageFailed(SteelyardError):
 
     code = "storage-failed"
     exit_code = ExitCode.FAILED
+    http_status = 500
     remedy = "Look at what the program said and ask again: every verb may be repeated."
 
 
@@ -330,6 +343,7 @@ class NodeFailed(SteelyardError):
 
     code = "node-failed"
     exit_code = ExitCode.FAILED
+    http_status = 500
     remedy = "Look at the node's console; what it was at is named. It stopped there and did not go on."
 
 
@@ -338,6 +352,7 @@ class ServiceRefused(SteelyardError):
 
     code = "service-refused"
     exit_code = ExitCode.FAILED
+    http_status = 502
     remedy = "Look at what the service says about this node; a node that was refused must boot again."
 
 
@@ -349,4 +364,162 @@ class BuildFailed(SteelyardError):
 
     code = "build-failed"
     exit_code = ExitCode.FAILED
+    http_status = 500
     remedy = "Install what is named, or put right what the program said; nothing half-made was left."
+
+
+# -- a service said no -------------------------------------------------------------------------------------------------
+
+
+class Refused(SteelyardError):
+    """A service understood the request and will not do it; nothing was changed."""
+
+    code = "refused"
+    exit_code = ExitCode.REFUSED
+    http_status = 409
+    remedy = "What stands in the way is named; change that first."
+
+
+class NotSignedIn(Refused):
+    """No token, or none that is valid; which of these it is, is not told."""
+
+    code = "not-signed-in"
+    http_status = 401
+    remedy = "Sign in with a valid token: `steelyard login`; a provider makes one with `steelyard token create`."
+
+
+class NotFound(Refused):
+    """No such thing, or none that the caller may know of: the two look the same."""
+
+    code = "not-found"
+    http_status = 404
+    remedy = "Check the name; what belongs to other projects is not shown."
+
+
+class NotAllowed(Refused):
+    """The caller may see this, and not do that to it."""
+
+    code = "not-allowed"
+    http_status = 403
+    remedy = "Ask one whose role or token allows it; `steelyard token show` tells what yours does."
+
+
+class AlreadyThere(Refused):
+    """The name, address or number is taken."""
+
+    code = "already-there"
+
+
+class InUse(Refused):
+    """Something else stands on it or works with it at this moment."""
+
+    code = "in-use"
+    remedy = "Detach or delete what uses it, or wait for the work on it to end; then ask again."
+
+
+class WrongState(Refused):
+    """Not from the state it is in."""
+
+    code = "wrong-state"
+
+
+class OverQuota(Refused):
+    """The project has all that it may have."""
+
+    code = "over-quota"
+    remedy = "Give something back, or ask the provider for a larger quota."
+
+
+class NotEnough(Refused):
+    """Fewer free and healthy nodes, or VLANs, than were asked for; none was taken."""
+
+    code = "not-enough"
+    remedy = "Ask for fewer or for other labels, or wait until some are released."
+
+
+class NotAdmitted(Refused):
+    """A network that demands a verdict, and no verdict that is good enough."""
+
+    code = "not-admitted"
+    http_status = 403
+    remedy = "Have the node weighed again, and hand in the new verdict while it is fresh."
+
+
+class Changed(Refused):
+    """It is not as the caller last saw it (If-Match)."""
+
+    code = "changed"
+    http_status = 412
+    remedy = "Read it again and repeat the change on what it is now."
+
+
+class TooMany(Refused):
+    """More requests than are served to one caller."""
+
+    code = "too-many"
+    http_status = 429
+    remedy = "Wait a little and ask again."
+
+
+class Unavailable(SteelyardError):
+    """A service cannot be reached, or cannot reach what it stands on; asked again later it may answer."""
+
+    code = "unavailable"
+    exit_code = ExitCode.FAILED
+    http_status = 503
+    remedy = "See whether the service runs and its database answers, and ask again."
+
+
+class OutOfTime(SteelyardError):
+    """An operation that did not end in its time. What it wanted stays wanted, and is still being tried."""
+
+    code = "out-of-time"
+    exit_code = ExitCode.FAILED
+    http_status = 504
+    remedy = "Look at what it waited for; the service goes on trying. Ask again for another operation to wait for."
+
+
+class ServiceUnready(SteelyardError):
+    """A service that cannot start as it is set up: configuration, key, database or file modes."""
+
+    code = "service-unready"
+    exit_code = ExitCode.UNREADY
+    http_status = 503
+    remedy = "Put right what is named and start again; `steelyard init` makes what a first start needs."
+
+
+# -- a device's fault: the only four ways a driver fails ---------------------------------------------------------------
+
+
+class DeviceError(SteelyardError):
+    """A switch or BMC failed."""
+
+    code = "device"
+    exit_code = ExitCode.DEVICE
+    http_status = 502
+    remedy = "Look at the device; the service goes on trying and says what it waits for."
+
+
+class DeviceUnreachable(DeviceError):
+    """Nothing was sent, as the device does not take a connection; trying again is safe."""
+
+    code = "device-unreachable"
+
+
+class DeviceRefused(DeviceError):
+    """The device understood and said no; asking again gives the same."""
+
+    code = "device-refused"
+    remedy = "Check the device's credentials and settings; it answered, and refused."
+
+
+class DeviceGarbled(DeviceError):
+    """The device answered what cannot be, or not what was just written: nothing is believed until read anew."""
+
+    code = "device-garbled"
+
+
+class OutcomeUnknown(DeviceError):
+    """Sent, and no answer: it may have happened. The device is read before anything else is done."""
+
+    code = "outcome-unknown"

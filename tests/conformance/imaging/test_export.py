@@ -15,7 +15,7 @@ import pytest
 from steelyard.imaging.exports.daemons import find_daemon
 from steelyard.imaging.ports import Access, Export, Opening, Overlay, RawFile
 from steelyard.imaging.stores.directory import DirectoryStore
-from steelyard.model.errors import InUse, NoSuchThing, SteelyardError, StorageFailed, StorageUnready, WrongUse
+from steelyard.model.errors import InUse, NotFound, SteelyardError, StorageFailed, StorageUnready, WrongUse
 from tests.conformance.imaging.exports import (
     EXPORTS,
     KINDS,
@@ -186,7 +186,7 @@ def test_a_volume_that_is_open_is_in_use(export: Export, volumes: DirectoryStore
 
 def test_a_volume_that_is_not_there_is_not_opened(export: Export, volumes: DirectoryStore, one: Overlay) -> None:
     volumes.delete_volume("one")
-    with pytest.raises(NoSuchThing):
+    with pytest.raises(NotFound):
         export.open("node", one, LOOPBACK)
     assert export.openings() == {}
 

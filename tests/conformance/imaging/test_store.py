@@ -13,10 +13,10 @@ import pytest
 
 from steelyard.imaging.ports import ImageFacts, ImageFormat, Overlay, Store
 from steelyard.model.errors import (
+    AlreadyThere,
     InUse,
     MalformedImage,
-    NameTaken,
-    NoSuchThing,
+    NotFound,
     SteelyardError,
     TooLarge,
     WrongDigest,
@@ -95,7 +95,7 @@ def test_taking_the_same_disk_in_again_changes_nothing(store: Store, golden: byt
 
 def test_another_disk_by_the_same_name_is_refused(store: Store, golden: bytes, tmp_path: Path) -> None:
     raw_disk(tmp_path / "other", {0: "c"})
-    with pytest.raises(NameTaken):
+    with pytest.raises(AlreadyThere):
         store.import_image("golden", tmp_path / "other", ImageFormat.RAW, None, LARGE)
     assert content(store.image_disk("golden"), tmp_path) == golden
 
@@ -345,7 +345,7 @@ def test_a_clone_of_another_image_by_the_same_name_is_refused(store: Store, tmp_
     raw_disk(tmp_path / "other", {0: "c"})
     store.import_image("other", tmp_path / "other", ImageFormat.RAW, None, LARGE)
     store.clone("golden", "volume")
-    with pytest.raises(NameTaken):
+    with pytest.raises(AlreadyThere):
         store.clone("other", "volume")
     assert store.volumes() == {"volume": "golden"}
 
@@ -417,7 +417,7 @@ def test_what_is_not_there_cannot_be_used(store: Store) -> None:
         lambda: store.image_occupancy("nothing"),
     ]
     for verb in verbs:
-        with pytest.raises(NoSuchThing):
+        with pytest.raises(NotFound):
             verb()
     assert store.volumes() == {"volume": "golden"}
     assert set(store.images()) == {"golden"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from steelyard.imaging.locks import Hold, holding, keeping_away, keeping_still
-from steelyard.model.errors import InUse, NoSuchThing
+from steelyard.model.errors import InUse, NotFound
 
 HOLDER = """
 import sys
@@ -62,5 +62,5 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
 def test_what_is_not_there_cannot_be_kept(
     tmp_path: Path, keep: Callable[[Path, str], AbstractContextManager[None]]
 ) -> None:
-    with pytest.raises(NoSuchThing), keep(tmp_path / "nothing", "keeping"):
+    with pytest.raises(NotFound), keep(tmp_path / "nothing", "keeping"):
         pass

@@ -30,10 +30,10 @@ from steelyard.imaging.ports import ImageFacts, ImageFile, ImageFormat, Occupanc
 from steelyard.imaging.qcow2 import MAGIC, Qcow2Head, parse_qcow2_head
 from steelyard.imaging.tools import Outcome, parse_json, read_output, run, run_confined
 from steelyard.model.errors import (
+    AlreadyThere,
     InUse,
     MalformedImage,
-    NameTaken,
-    NoSuchThing,
+    NotFound,
     StorageFailed,
     StorageUnready,
     TooLarge,
@@ -124,7 +124,7 @@ class DirectoryStore:
         if there is None:
             move(made, self._images / image)
         elif there != facts:
-            raise NameTaken(doing, expected="no image of that name, or the same one", found=f"{there.digest.hex()}")
+            raise AlreadyThere(doing, expected="no image of that name, or the same one", found=f"{there.digest.hex()}")
         return facts
 
     def delete_image(self, image: str) -> None:
@@ -164,7 +164,7 @@ class DirectoryStore:
             if not self._volume(volume).exists():
                 move(made, self._volume(volume))
             elif self._base(self._head(volume, doing)) != image:
-                raise NameTaken(doing, expected="no volume of that name, or a clone of that image", found="another")
+                raise AlreadyThere(doing, expected="no volume of that name, or a clone of that image", found="another")
 
     def roll_back(self, volume: str, image: str) -> None:
         """See `Store`."""
@@ -236,7 +236,7 @@ class DirectoryStore:
         for path in self._volumes.iterdir():
             try:
                 head = self._head(path.stem, "listing the volumes")
-            except NoSuchThing:
+            except NotFound:
                 continue
             found[path.stem] = self._base(head)
         return found
@@ -277,7 +277,7 @@ class DirectoryStore:
     def _image_facts(self, image: str, doing: str) -> ImageFacts:
         facts = self._facts(image)
         if facts is None:
-            raise NoSuchThing(doing, expected=f"an image {image}", found="none of that name")
+            raise NotFound(doing, expected=f"an image {image}", found="none of that name")
         return facts
 
     def _head(self, volume: str, doing: str) -> Qcow2Head:
@@ -285,7 +285,7 @@ class DirectoryStore:
             with self._volume(volume).open("rb") as file:
                 return parse_qcow2_head(file.read(QCOW2_HEADER_BYTES.most), os.fstat(file.fileno()).st_size)
         except FileNotFoundError as error:
-            raise NoSuchThing(doing, expected=f"a volume {volume}", found="none of that name") from error
+            raise NotFound(doing, expected=f"a volume {volume}", found="none of that name") from error
 
     @staticmethod
     def _base(head: Qcow2Head) -> str | None:

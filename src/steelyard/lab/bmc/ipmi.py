@@ -504,7 +504,7 @@ class IpmiEndpoint(asyncio.DatagramProtocol):
         """Source: section 24.1. One at a time, and the second does not push out the first."""
         _expect(data, 6)
         console = self._controller.console
-        if data[0] & 0x3F != PayloadType.SOL or console is None:
+        if data[0] & 0x3F != PayloadType.SOL or console is None or self._transport is None:
             raise Failed(Completion.PAYLOAD_DISABLED)
         self._end_idle()
         if self._console is not None:
@@ -515,7 +515,8 @@ class IpmiEndpoint(asyncio.DatagramProtocol):
 
         self._console = (session, SerialOverLan(console, send))
         size = (HEADER_BYTES + CHUNK_BYTES).to_bytes(2, "little")
-        return bytes(4) + size + size + _SOL_PARAMETERS[8] + b"\xff\xff"
+        port: int = self._transport.get_extra_info("sockname")[1]
+        return bytes(4) + size + size + port.to_bytes(2, "little") + b"\xff\xff"
 
     async def _deactivate_payload(self, _: Session, data: bytes) -> bytes:
         """Source: section 24.2. Anyone who may activate may end another's."""

@@ -1,0 +1,127 @@
+"""A service with isolation's API, in this process or listening on a port, and callers of every kind.
+
+No keeper runs: what is wanted stays wanted until a test has it read back.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
+
+from steelyard.client.connection import Client, Service
+from steelyard.isolation.api import Means, isolation_router
+from steelyard.isolation.ports import Drivers
+from steelyard.model.secret import Secret
+from steelyard.service import accounts
+from steelyard.service.accounts import ALL_RIGHTS, Kind
+from steelyard.service.api import shared_router
+from steelyard.service.authority import Office, Right, Role
+from steelyard.service.database import Database
+from steelyard.service.gate import Gate
+from steelyard.service.http import Front, make_app
+from tests.unit.isolation import rig
+from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
+
+START_SECONDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The service: its rack, its front, and a token of each caller by name."""
+
+    rack: Rack
+    front: Front
+    app: ASGIApp
+    tokens: Mapping[str, str]
+
+    @property
+    def database(self) -> Database:
+        """What it remembers."""
+        return self.rack.database
+
+
+def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
+    """Return a service with projects red and blue, switches s1 and s2, no nodes, and these callers.
+
+    provider, auditor; admin, member: of red; stranger: a member of blue; nobody: in no project.
+    """
+    rack = make_rack(database)
+    front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
+    app = make_app(front, [shared_router(), isolation_router(Means(SEALER, drivers, POOL))], "0")
+    return Api(rack, front, app, _make_callers(database))
+
+
+def _make_callers(database: Database) -> dict[str, str]:
+    people: tuple[tuple[str, Office | None, str | None, Role], ...] = (
+        ("auditor", Office.AUDITOR, None, Role.MEMBER),
+        ("admin", None, "red", Role.ADMIN),
+        ("member", None, "red", Role.MEMBER),
+        ("stranger", None, "blue", Role.MEMBER),
+        ("nobody", None, None, Role.MEMBER),
+    )
+    with database.writing() as tx:
+        _, secret = accounts.make_first_token(tx, "provider", "test")
+        tokens = {"provider": secret.reveal().decode()}
+    for name, office, project, role in people:
+        with database.writing() as tx:
+            provider = accounts.sign_in(tx.connection, tokens["provider"], tx.now)
+            accounts.put_account(tx, provider, name, Kind.USER, office, None)
+            if project is not None:
+                accounts.put_member(tx, provider, project, name, role)
+        tokens[name] = make_token(database, tokens["provider"], name, office=office)
+    return tokens
+
+
+def make_token(
+    database: Database,
+    maker: str,
+    account: str,
+    *,
+    rights: frozenset[Right] = ALL_RIGHTS,
+    office: Office | None = None,
+    project: str | None = None,
+) -> str:
+    """Return a token, made by whoever has `maker`."""
+    with database.writing() as tx:
+        _, secret = accounts.make_token(
+            tx,
+            accounts.sign_in(tx.connection, maker, tx.now),
+            account,
+            project=project,
+            rights=rights,
+            office=office,
+            lasts=timedelta(hours=1),
+            words="for a test",
+        )
+    return secret.reveal().decode()
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """Let it listen on a free port of this computer; give its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, name="api")
+    thread.start()
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not server.started:
+            assert time.monotonic() < end
+            assert thread.is_alive()
+            time.sleep(0.005)
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def client_of(url: str, token: str | None) -> Client:
+    """Return the client of whoever has this token."""
+    return Client(Service(url, None, None if token is None else Secret(token.encode())))

@@ -1,0 +1,235 @@
+"""Every route with every kind of caller: one table says what comes of each. A route that is not in it fails."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from steelyard.service.authority import Right
+from tests.conformance.api.world import World
+
+DEVICE: Final = {"driver": "fake", "address": {"host": "x"}, "credentials": {"password": "p"}}
+NETWORK: Final = {"owner": "red", "sharing": "private"}
+NODE: Final = {
+    "labels": {},
+    "hardware": {},
+    "identity": {"endorsement_certificates": {}, "endorsement_keys": [], "references": []},
+    "bmc": DEVICE,
+}
+WHY: Final = {"why": "a test"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What comes of a route.
+
+    right     that the token must have; None: none in particular.
+    statuses  for a stranger (a member of another project), a member, an admin, an auditor, a provider.
+    """
+
+    right: str | None
+    statuses: tuple[int, int, int, int, int]
+    body: object = None
+    names: Mapping[str, str] | None = None
+
+
+EVERYBODY: Final = (200, 200, 200, 200, 200)
+OURS: Final = (404, 200, 200, 200, 200)
+"""Of a project: shown to its members and to who sees all."""
+OFFICES: Final = (403, 403, 403, 200, 200)
+
+
+def provider(status: int) -> tuple[int, int, int, int, int]:
+    """Return what comes of what is the provider's alone."""
+    return (403, 403, 403, 403, status)
+
+
+def members(status: int) -> tuple[int, int, int, int, int]:
+    """Return what comes of what is a project's own, to be changed by its members and the provider."""
+    return (404, status, status, 403, status)
+
+
+TABLE: Final[Mapping[str, Row]] = {
+    "GET /v1/openapi.json": Row(None, EVERYBODY),
+    "GET /v1/metrics": Row("read", OFFICES),
+    "GET /v1/audit": Row("read", EVERYBODY),
+    "GET /v1/audit/head": Row("read", EVERYBODY),
+    "GET /v1/events": Row("read", EVERYBODY),
+    # -- who there is
+    "GET /v1/accounts": Row("read", EVERYBODY),
+    "PUT /v1/accounts/{name}": Row("members", provider(200), {"kind": "user", "office": None, "openid": None}),
+    "DELETE /v1/accounts/{name}": Row("members", provider(204)),
+    "GET /v1/projects/{project}/members": Row("read", OURS),
+    "PUT /v1/projects/{project}/members/{account}": Row("members", (404, 403, 200, 403, 200), {"role": "member"}),
+    "DELETE /v1/projects/{project}/members/{account}": Row(
+        "members", (404, 403, 204, 403, 204), names={"account": "member"}
+    ),
+    "GET /v1/tokens": Row("read", EVERYBODY),
+    "GET /v1/tokens/current": Row(None, EVERYBODY),
+    "POST /v1/tokens": Row(
+        "members",
+        provider(201),  # for another; for oneself everybody may
+        {"account": "newcomer", "project": None, "rights": ["read"], "office": None, "seconds": 60, "words": ""},
+    ),
+    # Of another's: who sees all is told that it may not, the rest that there is none.
+    "DELETE /v1/tokens/{token}": Row(None, (404, 404, 404, 403, 204)),
+    # -- projects
+    "GET /v1/projects": Row("read", EVERYBODY),
+    "GET /v1/projects/{project}": Row("read", OURS),
+    "PUT /v1/projects/{project}": Row("rack", provider(200), {"node_quota": 5, "network_quota": 5}),
+    "DELETE /v1/projects/{project}": Row("rack", provider(409)),
+    # A project's name alone is no secret to who guesses it: the answer is the same whether there is one.
+    "PUT /v1/projects/{project}/allocations/{allocation}": Row("nodes", (403, 200, 200, 403, 200), {"count": 1}),
+    "GET /v1/projects/{project}/allocations/{allocation}": Row("read", OURS),
+    # -- nodes
+    "GET /v1/nodes": Row("read", EVERYBODY),
+    "GET /v1/nodes/{node}": Row("read", OURS),
+    "PUT /v1/nodes/{node}": Row("rack", provider(200), NODE),
+    "DELETE /v1/nodes/{node}": Row("rack", provider(409)),
+    "PUT /v1/nodes/{node}/maintenance": Row("rack", provider(200), WHY, {"node": "spare"}),
+    "PUT /v1/nodes/{node}/reject": Row("rack", provider(200), WHY, {"node": "spare"}),
+    "PUT /v1/inventory": Row("rack", provider(400), {}),
+    "PUT /v1/nodes/{node}/nics/{nic}": Row(
+        "rack", provider(200), {"mac": "02:00:00:00:00:09", "port": None}, {"node": "bench", "nic": "nic9"}
+    ),
+    "DELETE /v1/nodes/{node}/nics/{nic}": Row("rack", provider(204), names={"node": "bench"}),
+    "GET /v1/attachments": Row("read", EVERYBODY),
+    "PUT /v1/nodes/{node}/nics/{nic}/attachments/{network}": Row("networks", members(202), {}),
+    "DELETE /v1/nodes/{node}/nics/{nic}/attachments/{network}": Row("networks", members(202)),
+    "PUT /v1/nodes/{node}/power": Row("power", members(202), {"verb": "on"}),
+    "PUT /v1/nodes/{node}/boot-device": Row("power", members(202), {"device": "network"}),
+    "PUT /v1/nodes/{node}/quarantine": Row("nodes", members(202), WHY),
+    "PUT /v1/nodes/{node}/release": Row("nodes", members(202), {}),
+    "GET /v1/nodes/{node}/holds": Row("read", OURS),
+    "PUT /v1/nodes/{node}/holds/{hold}": Row("nodes", members(200), WHY),
+    "DELETE /v1/nodes/{node}/holds/{hold}": Row("nodes", members(204)),
+    "PUT /v1/nodes/{node}/console": Row("console", members(204)),
+    "GET /v1/nodes/{node}/console": Row("console", members(200)),
+    "DELETE /v1/nodes/{node}/console": Row("console", members(204)),
+    "POST /v1/nodes/{node}/console/keys": Row("console", members(204), {"keys": "bHM="}),
+    # -- switches
+    "GET /v1/switches": Row("read", OFFICES),
+    "GET /v1/switches/{switch}": Row("read", OFFICES),
+    "PUT /v1/switches/{switch}": Row("rack", provider(200), DEVICE),
+    "DELETE /v1/switches/{switch}": Row("rack", provider(409)),
+    "GET /v1/switches/{switch}/ports": Row("read", OFFICES),
+    "PUT /v1/switches/{switch}/ports/{port}": Row("rack", provider(200)),
+    "DELETE /v1/switches/{switch}/ports/{port}": Row("rack", provider(204)),
+    # -- networks
+    "GET /v1/networks": Row("read", EVERYBODY),
+    "GET /v1/networks/{network}": Row("read", OURS),
+    # Names are one space: that one is taken cannot be hidden, nothing else is told.
+    "PUT /v1/networks/{network}": Row("networks", (409, 200, 200, 403, 200), NETWORK),
+    "DELETE /v1/networks/{network}": Row("networks", (404, 409, 409, 403, 409)),
+    # -- operations
+    "GET /v1/operations": Row("read", EVERYBODY),
+    "GET /v1/operations/{operation}": Row("read", OURS),
+    "DELETE /v1/operations/{operation}": Row(None, (404, 200, 200, 403, 200)),
+}
+OPEN: Final = frozenset({"GET /v1/health"})
+"""Routes that need no token."""
+WITHOUT_SECRECY: Final = frozenset(
+    {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}"}
+)
+KINDS: Final = ("stranger", "member", "admin", "auditor", "provider")
+
+
+def names_of(world: World, row: Row) -> dict[str, str]:
+    """Return what a row asks for."""
+    return {**world.names, **(row.names or {})}
+
+
+def routes(world: World) -> dict[str, dict[str, Any]]:
+    """Return every route that the OpenAPI document tells of."""
+    document = world.ask("GET /v1/openapi.json", world.tokens["provider"], {}, None).json()
+    return {
+        f"{method.upper()} {path}": operation
+        for path, operations_ in document["paths"].items()
+        for method, operation in operations_.items()
+    }
+
+
+def test_every_route_is_in_the_table_with_the_right_that_it_declares(world: World) -> None:
+    found = routes(world)
+    assert set(found) == set(TABLE) | OPEN
+    for route, row in TABLE.items():
+        assert found[route].get("x-steelyard-right") == row.right, route
+        assert found[route]["security"] == [{"token": []}], route
+        assert "application/problem+json" in found[route]["responses"]["default"]["content"], route
+
+
+def test_health_alone_answers_without_a_token(world: World) -> None:
+    for route in OPEN:
+        assert world.ask(route, None, world.names, None).status_code == 200
+
+
+@pytest.mark.parametrize("route", sorted(TABLE))
+def test_without_a_valid_token_nothing_is_told(world: World, route: str) -> None:
+    row = TABLE[route]
+    names = names_of(world, row)
+    good = world.tokens["provider"]
+    bad = {
+        "none": None,
+        "of another form": "letmein",
+        "with another secret": good[:-4] + ("AAAA" if not good.endswith("AAAA") else "BBBB"),
+        "of nobody": f"sy_{'0' * 16}_{'A' * 43}",
+        "expired": world.tokens["expired"],
+        "revoked": world.tokens["revoked"],
+    }
+    told = set()
+    for kind, token in bad.items():
+        world.api.front.gate._failures._forgiven.clear()  # or it would be TooMany before long
+        answer = world.ask(route, token, names, row.body)
+        assert answer.status_code == 401, kind
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        told.add(json.dumps({name: value for name, value in answer.json().items() if name != "request"}))
+    assert len(told) == 1, "which of these it is, is told"
+
+
+@pytest.mark.parametrize("route", sorted(TABLE))
+def test_a_token_for_other_things_is_refused(world: World, route: str) -> None:
+    row = TABLE[route]
+    for right in Right:
+        answer = world.ask(route, world.tokens[f"without {right.value}"], names_of(world, row), row.body)
+        if right.value == row.right:
+            assert answer.status_code == 403
+            assert answer.json()["code"] == "not-allowed"
+        elif row.right is not None:
+            assert answer.status_code != 403 or right.value == "read", right
+
+
+@pytest.mark.parametrize("route", sorted(TABLE))
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_caller_gets_what_the_table_says(world: World, route: str, kind: str) -> None:
+    row = TABLE[route]
+    answer = world.ask(route, world.tokens[kind], names_of(world, row), row.body)
+    assert answer.status_code == row.statuses[KINDS.index(kind)], answer.text
+    if answer.status_code >= 400:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("route", sorted(route for route in TABLE if "{" in route and route not in WITHOUT_SECRECY))
+@pytest.mark.parametrize("kind", ["stranger", "nobody"])
+def test_what_is_anothers_and_what_is_not_there_look_the_same(world: World, route: str, kind: str) -> None:
+    row = TABLE[route]
+    names = names_of(world, row)
+    answers = []
+    for what in (names, dict.fromkeys(names, "0" * 16)):
+        answer = world.ask(route, world.tokens[kind], what, row.body)
+        text = json.dumps({name: value for name, value in answer.json().items() if name != "request"})
+        for name in sorted({*names.values(), "0" * 16}, key=len, reverse=True):
+            text = text.replace(name, "NAME")
+        answers.append((answer.status_code, text))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (403, 404)
+
+
+def test_no_answer_to_a_tenant_has_a_credential_or_the_way_to_a_bmc(world: World) -> None:
+    for route, row in TABLE.items():
+        for kind in KINDS:
+            answer = world.ask(route, world.tokens[kind], names_of(world, row), row.body)
+            assert "tell nobody" not in answer.text, (route, kind)
+            if kind in ("stranger", "member", "admin"):
+                assert "-bmc" not in answer.text, (route, kind)
