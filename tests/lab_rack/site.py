@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,18 +56,27 @@ class Site:
 
     rack: Rack
     home: Path
-    url: str = f"https://127.0.0.1:{PORT}"
+    port: int = PORT
     service: subprocess.Popen[bytes] | None = None
     tokens: dict[str, Path] = field(default_factory=dict)
+    name: str = "steelyard"
 
     @property
     def directory(self) -> Path:
-        return self.home / "steelyard"
+        return self.home / self.name
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home / f"{self.name}.log"
 
     def install(self, database: str) -> None:
         """Do what a provider does first."""
         self.home.chmod(0o700)
-        self.run(["init", "--directory", str(self.directory), "--port", str(PORT), "--database-url", database])
+        self.run(["init", "--directory", str(self.directory), "--port", str(self.port), "--database-url", database])
         with (self.directory / "steelyard.toml").open("a") as configuration:
             configuration.write(
                 f"\n[isolation]\ncheck_seconds = {CHECK_SECONDS}\npower_check_seconds = {LOOK_SECONDS}\n"
@@ -75,7 +85,7 @@ class Site:
 
     def start(self) -> None:
         """Start the service, and wait until it answers."""
-        with (self.home / "service.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.service = subprocess.Popen(
                 inside(self.rack.namespace, [str(STEELYARD), "serve", "--directory", str(self.directory)]),
                 stdin=subprocess.DEVNULL,
@@ -85,9 +95,22 @@ class Site:
             )
         wait_until("the service answers", self._answers, seconds=READY_SECONDS)
 
+    @contextmanager
+    def beside(self) -> "Iterator[Site]":
+        """Give another process of this installation, on a port of its own."""
+        other = Site(self.rack, self.home, PORT + 1, tokens=self.tokens, name="steelyard-2")
+        shutil.copytree(self.directory, other.directory)
+        configuration = other.directory / "steelyard.toml"
+        configuration.write_text(configuration.read_text().replace(f"port = {self.port}", f"port = {other.port}"))
+        try:
+            other.start()
+            yield other
+        finally:
+            other.stop()
+
     def _answers(self) -> bool:
         assert self.service is not None
-        assert self.service.poll() is None, (self.home / "service.log").read_text()
+        assert self.service.poll() is None, self.log.read_text()
         return self.run(["project", "list"], check=False).exit_code == 0
 
     def kill(self) -> None:
@@ -101,7 +124,7 @@ class Site:
         if self.service is not None and self.service.poll() is None:
             os.killpg(self.service.pid, signal.SIGTERM)
             try:
-                assert self.service.wait(timeout=30) == 0, (self.home / "service.log").read_text()
+                assert self.service.wait(timeout=30) == 0, self.log.read_text()
             finally:
                 if self.service.poll() is None:
                     self.kill()

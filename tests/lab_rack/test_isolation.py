@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from tests.databases import Cluster
 from tests.lab_rack.rack import Rack, Wire, wait_until, who_hears
 from tests.lab_rack.site import Site, site_of
 
@@ -278,3 +279,24 @@ def test_a_service_that_is_killed_goes_on_where_it_was(site: Site) -> None:
     assert free_and_clean(site, "n1")
     assert site.ask("node", "attachments", "n2")["items"] == []
     site.run(["audit", "check"])
+
+
+def test_of_two_services_on_one_database_one_goes_on_when_the_other_is_killed(rack: Rack, postgresql: Cluster) -> None:
+    """The one that is killed has the switch and is in the middle of a release."""
+    postgresql.execute("CREATE DATABASE two_services")
+    try:
+        with site_of(rack, postgresql.url("two_services")) as first, first.beside() as second:
+            both_on_lab(first)
+            second.ask("node", "power", "on", "n1", who="blue")
+            rack.lab("fault", "n1/bmc", "deaf")
+            release = first.begin("node", "release", "n1", "--seconds", "300", who="blue")
+            first.kill()
+            rack.lab("fault", "n1/bmc", "deaf", "off")
+            wait_until("the other has released it", partial(_is_done, second, release), seconds=200)
+            assert free_and_clean(second, "n1")
+            second.ask("node", "quarantine", "n2", "--why", "a test", "--seconds", "200", who="blue")
+            with cables(rack) as wires:
+                assert silent(wires)
+            second.run(["audit", "check"])
+    finally:
+        postgresql.execute("DROP DATABASE two_services WITH (FORCE)")

@@ -51,7 +51,7 @@ NODES: Final = {
 """The first two are red's, the third blue's; the last is in maintenance, and on."""
 NETWORKS: Final = ("red-own", "blue-own", "shared", "public", "airlock", "weighed", "extra")
 WEIGHED_VLAN: Final = Vlan(104)
-PLAN_SECONDS: Final = SETTINGS.lease.total_seconds() / 2
+PLAN_SECONDS: Final = SETTINGS.switch.lease.total_seconds() / 2
 """How old a plan may be when it is written."""
 
 

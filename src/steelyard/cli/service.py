@@ -130,7 +130,8 @@ def in_words(value: object) -> str:
         return ", ".join(f"{name}={in_words(inner)}" for name, inner in value.items())
     if isinstance(value, list):
         return "; ".join(in_words(inner) for inner in value)
-    return str(value)
+    first, *rest = str(value).splitlines()
+    return f"{first} ... ({len(rest)} more lines: --json)" if rest else first
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ def decode_items(kind: type[T], value: Json, doing: str) -> tuple[T, ...]:
 
 def encode(value: object) -> Json:
     """Return one of the client's objects as JSON; the opposite of `decode`."""
+    if isinstance(value, Secret):
+        raise TypeError("nothing prints a secret")
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: encode(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, datetime):
@@ -50,7 +52,7 @@ def encode(value: object) -> Json:
         return [encode(inner) for inner in value]
     if value is None or isinstance(value, str | int):
         return value
-    raise TypeError(type(value).__name__)  # a secret, too: nothing prints one
+    raise TypeError(type(value).__name__)
 
 
 class _Place:

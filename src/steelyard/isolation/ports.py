@@ -1,16 +1,20 @@
 """What isolation needs from devices. A driver is one file that implements one and passes its conformance suite.
 
 Every method may raise a DeviceError (unreachable, refused, garbled, outcome unknown) and nothing else, and returns
-within the driver's time limit. Methods state ends, so that doing one twice is harmless.
+within SWITCH_CALL_SECONDS or BMC_CALL_SECONDS. Methods state ends, so that doing one twice is harmless.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from steelyard.model.network import PortVlans
 from steelyard.model.secret import Secret
+
+SWITCH_CALL_SECONDS: Final = 15.0
+BMC_CALL_SECONDS: Final = 30.0
+"""The longest that a call takes: a keeper begins none that its lease would not outlast."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,11 @@ LOCK_SECONDS: Final = 20
 READERS: Final = 32
 """How many can read at the same time in one process; more than it has threads that answer requests."""
 
-_WRITING: Final = f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={LOCK_SECONDS}s"
+# Whatever the server's own choice is: with a snapshot from before it had its turn, a writer would decide by what was.
+_WRITING: Final = (
+    rf"-c default_transaction_isolation=read\ committed -c lock_timeout={LOCK_SECONDS}s"
+    f" -c idle_in_transaction_session_timeout={LOCK_SECONDS}s"
+)
 _READING: Final = r"-c default_transaction_read_only=on -c default_transaction_isolation=repeatable\ read"
 
 Clock = Callable[[], datetime]

@@ -23,7 +23,7 @@ class Lease:
     """The right to a thing, for a while.
 
     holder    one thread of one process; never used for another.
-    fence     1 or more; rises with each new holder.
+    fence     rises with each new holder; at least the seconds since 1970 when it was taken.
     deadline  by `database.local_seconds`.
     """
 
@@ -42,7 +42,8 @@ def acquire(transaction: Transaction, name: str, holder: str, duration: timedelt
     found = transaction.connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
     if found is not None and found.holder is not None and transaction.now < found.expires:
         return None
-    fence = 1 if found is None else found.fence + 1
+    # Never below what a device was told by an installation that was here before, or before a backup was restored.
+    fence = max(0 if found is None else found.fence + 1, int(transaction.now.timestamp()))
     values = {"holder": holder, "fence": fence, "expires": transaction.now + duration}
     if found is None:
         transaction.connection.execute(insert(leases).values(name=name, **values))
@@ -70,6 +71,11 @@ def give_up(transaction: Transaction, lease: Lease) -> None:
         .where(leases.c.name == lease.name, leases.c.fence == lease.fence, leases.c.holder == lease.holder)
         .values(holder=None)
     )
+
+
+def end_all(transaction: Transaction) -> None:
+    """Let every device be had at once: by the only process there is, when it begins."""
+    transaction.connection.execute(update(leases).where(leases.c.holder.is_not(None)).values(holder=None))
 
 
 def _deadline(transaction: Transaction, duration: timedelta) -> float:

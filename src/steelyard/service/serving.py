@@ -1,14 +1,15 @@
 """Runs services in this process until it is told to end: database, keepers, HTTP, in this order, and back."""
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp
 
 from steelyard.model.errors import ServiceUnready
 from steelyard.model.limits import SIGNING_KEY_BYTES
+from steelyard.service import leases
 from steelyard.service.api import shared_router
 from steelyard.service.configuration import Configuration, HttpSettings, read_configuration
 from steelyard.service.database import Database
@@ -33,6 +35,7 @@ from steelyard.service.logs import set_up_logs
 from steelyard.service.migrating import SERVICE, Schema, migrate
 from steelyard.service.openid import Issuer
 
+LOCK_FILE: Final = "serving.lock"
 GRACE_SECONDS: Final = 10
 """How long requests that are being answered may take once the service is to end."""
 
@@ -82,7 +85,13 @@ def serve(directory: Path, known: Mapping[str, MakesService], wanted: Sequence[s
         listening = ending.enter_context(_listen(configuration.http))
         database = _open_database(configuration)
         ending.callback(database.close)
+        if database.embedded:
+            ending.enter_context(_alone(configuration.directory))
         migrate(database, SERVICE, *(maker.schema for maker in makers))
+        if database.embedded:
+            # Those of a process that was killed: nobody else is there to hold any.
+            with database.writing() as transaction:
+                leases.end_all(transaction)
         issuer = None if configuration.openid is None else Issuer(configuration.openid)
         if issuer is not None:
             ending.callback(issuer.close)
@@ -99,6 +108,18 @@ def serve(directory: Path, known: Mapping[str, MakesService], wanted: Sequence[s
         _log.info("serving", services=list(wanted), address=_address(configuration.http, listening))
         asyncio.run(_answer(app, front, configuration.http, listening))
         _log.info("ending")
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Be the only process that serves from this directory. Raises ServiceUnready."""
+    with os.fdopen(os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            expected = "no other process on it; with PostgreSQL, several share the work"
+            raise ServiceUnready(f"serving from {directory}", expected=expected, found="one that serves") from cause
+        yield
 
 
 class _Server(uvicorn.Server):

@@ -56,7 +56,7 @@ def _set(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         _set("name", None),
         _set("name", 5),
         _set("version", "7"),
-        _set("version", True),
+        _set("version", True),  # noqa: FBT003 (a value of another type)
         _set("version", 7.0),
         _set("since", "yesterday"),
         _set("since", "2026-11-24T12:00:00"),

@@ -30,7 +30,8 @@ def test_paths_are_meant_from_the_directory_and_services_get_their_tables(tmp_pa
     found = read(
         tmp_path,
         GOOD
-        + 'certificate = "c.pem"\nkey = "/k.pem"\nproxies = ["192.0.2.1"]\n[logs]\nform = "console"\n[isolation]\nx = 1\n'
+        + 'certificate = "c.pem"\nkey = "/k.pem"\nproxies = ["192.0.2.1"]\n'
+        + '[logs]\nform = "console"\n[isolation]\nx = 1\n'
         + '[openid]\nissuer = "https://id.example"\naudience = "a"\nname_claim = "n"\n',
     )
     assert found.database.url == f"sqlite:///{tmp_path}/steelyard.db"
@@ -126,13 +127,14 @@ def test_a_table_is_its_dataclass_to_the_type(tmp_path: Path) -> None:
     found = read_table(Settings, {"seconds": 2, "words": ["a"]}, "x", tmp_path)
     assert found == Settings(2.0, ("a",), None)
     assert isinstance(found.seconds, float)
-    for wrong in (
+    wrongs: tuple[dict[str, object], ...] = (
         {"seconds": True, "words": []},
         {"seconds": 1, "words": [1]},
         {"seconds": 1, "words": "a"},
         {"seconds": 1, "words": [], "place": 1},
         {"seconds": 1, "words": [], "yes": 1},
         {"words": []},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(ServiceUnready):
             read_table(Settings, wrong, "x", tmp_path)

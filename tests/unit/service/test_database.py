@@ -47,6 +47,10 @@ def run(*tasks: Callable[[], None]) -> None:
 
 
 def test_what_a_writer_read_stays_true_until_it_commits(database: Database) -> None:
+    _count_from_two_places(database)
+
+
+def _count_from_two_places(database: Database) -> None:
     """Check, then act: eight threads in two processes' places each add one to what they read; none is lost."""
     other = again(database)
     add(database, "counter")
@@ -61,6 +65,18 @@ def test_what_a_writer_read_stays_true_until_it_commits(database: Database) -> N
     with database.reading() as connection:
         assert connection.execute(select(leases.c.fence)).scalar_one() == 41
     other.close()
+
+
+def test_it_does_so_whatever_the_server_is_set_to(database: Database) -> None:
+    """With a snapshot from before it had its turn, a writer would count on what was true then, or be refused."""
+    if not database.embedded:
+        with database.engine.connect() as connection:
+            name = connection.execute(text("SELECT current_database()")).scalar_one()
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"))
+            connection.commit()
+    fresh = again(database)
+    _count_from_two_places(fresh)
+    fresh.close()
 
 
 def test_an_error_undoes_all_of_a_transaction_and_wakes_nobody(database: Database) -> None:

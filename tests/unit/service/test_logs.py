@@ -46,7 +46,11 @@ def test_nothing_secret_is_logged_by_whatever_name(stream: io.StringIO, form: Lo
     set_up_logs(form, stream)
     log = structlog.get_logger()
     log.info(
-        "a", password="hunter2", Authorization="hunter2", bmc={"credentials": {"x": "hunter2"}}, x=Secret(b"hunter2")
+        "a",
+        password="hunter2",  # noqa: S106 (to be looked for in what is logged)
+        Authorization="hunter2",
+        bmc={"credentials": {"x": "hunter2"}},
+        x=Secret(b"hunter2"),
     )
     log.info("b", words=f"with {TOKEN} and {JWT}", more=[TOKEN, {"deep": JWT}])
     logging.getLogger("library").warning("GET /?token=%s", TOKEN)

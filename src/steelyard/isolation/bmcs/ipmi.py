@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from steelyard.isolation.ports import Access, Bmc, BootDevice, Console, Power
+from steelyard.isolation.ports import BMC_CALL_SECONDS, Access, Bmc, BootDevice, Console, Power
 from steelyard.model.errors import (
     DeviceError,
     DeviceGarbled,
@@ -34,8 +34,10 @@ from steelyard.model.errors import (
 )
 from steelyard.model.secret import Secret
 
-LIMIT_SECONDS: Final = 15.0
-"""For one run of ipmitool. It needs 0.03 with a BMC that answers at once; its own limits end it after 6 with none."""
+LIMIT_SECONDS: Final = BMC_CALL_SECONDS / 3 - 1
+"""For one run of ipmitool, of which a call takes up to three. With a BMC that answers at once one needs 0.03; its own
+limits end it after 6 with none.
+"""
 _WAIT_SECONDS, _TRIES = "1", "2"
 """For each answer, and how often a datagram is sent: one that is lost is made good."""
 _CLOSE_SECONDS: Final = 3.0

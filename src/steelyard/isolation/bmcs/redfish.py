@@ -22,7 +22,7 @@ from sushy import auth, connector
 from sushy import exceptions as said
 
 from steelyard.isolation.bmcs.ipmi import IpmiBmc, is_host
-from steelyard.isolation.ports import Access, Bmc, BootDevice, Console, Power
+from steelyard.isolation.ports import BMC_CALL_SECONDS, Access, Bmc, BootDevice, Console, Power
 from steelyard.model.errors import (
     DeviceError,
     DeviceGarbled,
@@ -33,7 +33,7 @@ from steelyard.model.errors import (
 )
 from steelyard.model.limits import REDFISH_BODY_BYTES
 
-LIMIT_SECONDS: Final = 30.0
+LIMIT_SECONDS: Final = BMC_CALL_SECONDS - 1
 """For one call, which is 2 requests, and 5 with a session that is opened first. Real BMCs take up to 2 s for each."""
 CONNECT_SECONDS: Final = 5.0
 _TRIES_WHEN_CHANGED: Final = 2

@@ -33,7 +33,7 @@ class ConsoleKeeper:
         self._drivers = drivers
         self._sealer = sealer
         self._settings = settings
-        self._tenure = Tenure(database, f"console/{node}", settings)
+        self._tenure = Tenure(database, f"console/{node}", settings.bmc)
         self._bmc: Bmc | None = None
         self._console: Console | None = None
         self._wish: tuple[datetime | None] | None = None

@@ -58,7 +58,7 @@ class NodeKeeper:
 
     def work(self, node: str) -> float | None:
         """Do the turn that is due at a node; return after how many seconds the next may be. None: none was due."""
-        tenure = Tenure(self._database, f"node/{node}", self._settings)
+        tenure = Tenure(self._database, f"node/{node}", self._settings.bmc)
         try:
             with self._database.writing() as tx:
                 if not tenure.take(tx):

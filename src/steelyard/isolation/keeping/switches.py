@@ -46,7 +46,7 @@ class SwitchKeeper:
         self._drivers = drivers
         self._sealer = sealer
         self._settings = settings
-        self._tenure = Tenure(database, f"switch/{name}", settings)
+        self._tenure = Tenure(database, f"switch/{name}", settings.switch)
         self._fence = 0
         # Whether the switch has answered a write under this fence: only then no write from before can still come.
         self._fenced = False

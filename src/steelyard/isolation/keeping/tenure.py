@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
+from steelyard.isolation.ports import BMC_CALL_SECONDS, SWITCH_CALL_SECONDS
 from steelyard.service import leases
 from steelyard.service.database import Database, Transaction
 
@@ -25,11 +26,25 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """How long a device is had for at a time.
+
+    call_seconds  the longest that a call to it takes: that much must be left before one is begun.
+    """
+
+    call_seconds: float
+
+    @property
+    def lease(self) -> timedelta:
+        """How long it stays with a process that died: two calls, and some time to renew between them."""
+        return timedelta(seconds=2.5 * self.call_seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """How keepers work.
 
-    call            the longest that a driver's call takes; a lease must have this much left before one is made.
-    lease           how long a device stays with a process that died; more than two calls.
+    switch, bmc     how long a device of each kind is had for.
     check           how often every port of a switch is read, also if nothing happened.
     take_over       how often a process that does not have a device asks whether it may.
     look            how often a free node's power is read; ten times as often when its BMC failed.
@@ -41,8 +56,8 @@ class Settings:
     console_bytes   how much of what a node said is kept.
     """
 
-    call: timedelta = timedelta(seconds=20)
-    lease: timedelta = timedelta(seconds=60)
+    switch: Term = Term(SWITCH_CALL_SECONDS)
+    bmc: Term = Term(BMC_CALL_SECONDS)
     check: timedelta = timedelta(seconds=10)
     take_over: timedelta = timedelta(seconds=2)
     look: timedelta = timedelta(minutes=5)
@@ -57,23 +72,23 @@ class Settings:
 class Tenure:
     """One worker's hold on one device ("switch/s1"), as long as it lasts."""
 
-    def __init__(self, database: Database, name: str, settings: Settings) -> None:
+    def __init__(self, database: Database, name: str, term: Term) -> None:
         self.name = name
         self._database = database
-        self._settings = settings
+        self._term = term
         self._holder = secrets.token_hex(16)
         self._lease: leases.Lease | None = None
 
     @property
     def fresh(self) -> bool:
         """Whether it has more than half of its time left: nothing is to be asked of the database."""
-        return self._lease is not None and self._lease.seconds_left() > self._settings.lease.total_seconds() / 2
+        return self._lease is not None and self._lease.seconds_left() > self._term.lease.total_seconds() / 2
 
     def take(self, tx: Transaction) -> bool:
         """Have the device, or keep it; False: another has it."""
         self._renew(tx)
         if self._lease is None:
-            self._lease = leases.acquire(tx, self.name, self._holder, self._settings.lease)
+            self._lease = leases.acquire(tx, self.name, self._holder, self._term.lease)
         return self._lease is not None
 
     def confirm(self, tx: Transaction) -> None:
@@ -87,7 +102,7 @@ class Tenure:
 
         Raises TenureLost.
         """
-        call = self._settings.call.total_seconds()
+        call = self._term.call_seconds
         if self._lease is not None and self._lease.seconds_left() < call:
             with self._database.writing() as tx:
                 self.confirm(tx)
@@ -109,4 +124,4 @@ class Tenure:
 
     def _renew(self, tx: Transaction) -> None:
         if self._lease is not None:
-            self._lease = leases.renew(tx, self._lease, self._settings.lease)
+            self._lease = leases.renew(tx, self._lease, self._term.lease)

@@ -158,7 +158,7 @@ def test_a_call_is_not_begun_that_may_outlast_the_lease(world: World) -> None:
     def late(verb: str) -> None:
         if verb == "set_power":
             device.before = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds() + 1)
+            world.clock.advance(SETTINGS.bmc.lease.total_seconds() + 1)
             other.nodes.work("n1")
 
     device.before = late
@@ -222,10 +222,8 @@ def test_every_port_is_written_and_read_for_a_release_shut_or_not(world: World) 
     calls.clear()
     world.release("n1")
     rest(world, seconds=1)
-    assert [(call.verb, call.ports) for call in calls[:2]] == [
-        ("write", frozenset({"p1"})),
-        ("read", frozenset({"p1"})),
-    ]
+    its = frozenset({"p1"})
+    assert [(call.verb, call.ports) for call in calls[:2]] == [("write", its), ("read", its)]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_write_from_before_that_may_still_come_is_not_taken_for_read_back(worl
     def overtake(call: Call) -> None:
         if call.verb == "write":
             switch.before = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds())
+            world.clock.advance(SETTINGS.switch.lease.total_seconds())
             world.detach("n1", "wine")
             quick.keep("s1")
             assert not world.attachments("n1")
@@ -84,7 +84,7 @@ def test_a_process_that_lost_its_lease_does_not_write_down_what_it_read(world: W
     def overtake(call: Call) -> None:
         if call.verb == "read":
             switch.after = lambda _: None
-            world.clock.advance(SETTINGS.lease.total_seconds())
+            world.clock.advance(SETTINGS.switch.lease.total_seconds())
             switch.next_faults.append(Fault.UNREACHABLE)
             quick.keep("s1")
 
@@ -164,10 +164,8 @@ def test_many_ports_are_one_write(world: World) -> None:
     world.attach("n1", "wine")
     world.attach("n2", "sherry")
     world.process.keep("s1")
-    assert [(call.verb, call.ports) for call in switch.calls] == [
-        ("write", frozenset({"p1", "p2"})),
-        ("read", frozenset({"p1", "p2"})),
-    ]
+    both = frozenset({"p1", "p2"})
+    assert [(call.verb, call.ports) for call in switch.calls] == [("write", both), ("read", both)]
 
 
 def test_a_dead_switch_delays_nobody_else(empty: World) -> None:
