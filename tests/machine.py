@@ -26,6 +26,8 @@ from uuid import UUID
 
 import pytest
 
+from steelyard.evidence.cpio import make_archive
+from steelyard.imaging.airlock.uki import make_uki
 from tests.tpm import BANKS, AttestationKey, EndorsementKind, Key, SigningKind, SoftwareTpm, provision, require_programs
 
 STUB: Final = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
@@ -269,47 +271,18 @@ def unified_image(
         ".linux": find_kernel().read_bytes(),
         ".initrd": make_initramfs(script, files or {}),
     }
-    headers = _output_of("objdump", "--headers", str(STUB))
-    address = max(int(size, 16) + int(at, 16) for _, _, size, at, *_ in _section_rows(headers))
-    argv = ["objcopy", "--preserve-dates"]  # the stub's own time in the header, not the time of the build
-    with tempfile.TemporaryDirectory(prefix="steelyard-") as work:
-        for name, content in sections.items():
-            path = Path(work) / name[1:]
-            path.write_bytes(content)
-            address = -(-address // 0x1000) * 0x1000
-            argv += ["--add-section", f"{name}={path}", "--change-section-vma", f"{name}={address:#x}"]
-            address += len(content)
-        image = Path(work) / "image.efi"
-        subprocess.run([*argv, STUB, image], check=True)
-        return image.read_bytes()
-
-
-def _section_rows(headers: str) -> list[list[str]]:
-    """Return the rows of objdump's table: index, name, size, address and so on."""
-    return [row for line in headers.splitlines() if (row := line.split()) and row[0].isdigit()]
+    return make_uki(STUB, sections)
 
 
 def make_initramfs(script: str, files: Mapping[str, bytes]) -> bytes:
     """Return a gzip-compressed cpio archive ("newc"), names sorted, times zero, owned by root."""
-    contents = initramfs_files(script, files)
-    folders = {str(parent) for name in contents for parent in PurePosixPath(name).parents} - {"."}
-    archive = b"".join(
-        _cpio_entry(name, 0o040755 if name in folders else 0o100755, contents.get(name, b""))
-        for name in sorted({*folders, *contents})
-    )
-    return gzip.compress(archive + _cpio_entry("TRAILER!!!", 0, b""), mtime=0)
+    archive = make_archive(initramfs_files(script, files), file_mode=0o755, folder_mode=0o755)
+    return gzip.compress(archive, mtime=0)
 
 
 def initramfs_files(script: str, files: Mapping[str, bytes]) -> Mapping[str, bytes]:
     """Return what is in the initramfs: path -> content."""
     return {"bin/busybox": _BUSYBOX.read_bytes(), "init": _INIT.encode(), "scenario": script.encode(), **files}
-
-
-def _cpio_entry(name: str, mode: int, content: bytes) -> bytes:
-    path = name.encode() + b"\0"
-    links = 2 if mode & 0o040000 else 1
-    fields = (0, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(path), 0)
-    return _pad(b"070701" + b"".join(b"%08x" % field for field in fields) + path, 4) + _pad(content, 4)
 
 
 def make_disk(files: Mapping[str, bytes]) -> bytes:
@@ -453,7 +426,3 @@ def _parse_pcrs(lines: str) -> dict[str, dict[int, bytes]]:
         bank, index = place.split("/")
         pcrs.setdefault(bank, {})[int(index)] = bytes.fromhex(value)
     return pcrs
-
-
-def _pad(data: bytes, size: int) -> bytes:
-    return data + bytes(-len(data) % size)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.evidence.keysplit import NodeBoot, open_payload, open_share, seal_payload, seal_share
+from steelyard.evidence.tpm.activation import CredentialBlob, parse_credential_file
 from steelyard.evidence.tpm.attest import (
     TpmsAttest,
     TpmsCertifyInfo,
@@ -25,7 +26,6 @@ from steelyard.evidence.tpm.attest import (
 )
 from steelyard.evidence.tpm.certificate import Certificate, parse_certificate
 from steelyard.evidence.tpm.certify import verify_certify
-from steelyard.evidence.tpm.credential import CredentialBlob, parse_credential_file
 from steelyard.evidence.tpm.endorsement import MakerTrust, verify_endorsement
 from steelyard.evidence.tpm.identifiers import TpmAlg
 from steelyard.evidence.tpm.keys import (

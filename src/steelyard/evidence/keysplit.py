@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -174,7 +174,7 @@ def seal_share(share: Secret, transport_key: bytes, ephemeral: X25519PrivateKey,
     value = _key_bytes(share, doing)
     if len(transport_key) != KEY_BYTES:
         raise WrongUse(doing, expected=f"a transport key of {KEY_BYTES} bytes", found=f"{len(transport_key)} bytes")
-    encapsulated = ephemeral.public_key().public_bytes_raw()
+    encapsulated = raw_public_key(ephemeral)
     shared_x = _exchange(ephemeral, transport_key, doing)
     key, nonce = _schedule(shared_x, encapsulated, transport_key, recipient.context(b"share"))
     return encapsulated + AESGCM(key).encrypt(nonce, value, None)
@@ -191,7 +191,7 @@ def open_share(sealed: bytes, transport_key: X25519PrivateKey, recipient: NodeBo
         raise MalformedPayload(doing, expected=f"{size} bytes", found=f"{len(sealed)} bytes")
     encapsulated, ciphertext = sealed[:KEY_BYTES], sealed[KEY_BYTES:]
     shared_x = _exchange(transport_key, encapsulated, doing)
-    own = transport_key.public_key().public_bytes_raw()
+    own = raw_public_key(transport_key)
     key, nonce = _schedule(shared_x, encapsulated, own, recipient.context(b"share"))
     try:
         return Secret(AESGCM(key).decrypt(nonce, ciphertext, None))
@@ -213,6 +213,11 @@ def seal_share_rsa(share: Secret, transport_key: rsa.RSAPublicKey) -> bytes:
         raise WrongUse(doing, expected=f"at least {_LEAST_RSA_BITS} bits", found=f"{transport_key.key_size}")
     sha1 = hashes.SHA1()  # noqa: S303  what that agent takes
     return transport_key.encrypt(value, padding.OAEP(padding.MGF1(sha1), sha1, None))
+
+
+def raw_public_key(key: X25519PrivateKey) -> bytes:
+    """Return the public half as it travels, 32 bytes. In the words that the agent's older library has, too."""
+    return key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
 def _exchange(ours: X25519PrivateKey, theirs: bytes, doing: str) -> bytes:

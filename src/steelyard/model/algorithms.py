@@ -12,6 +12,9 @@ class Hash(Protocol):
     def digest(self) -> bytes:
         """Return the digest."""
 
+    def update(self, data: bytes, /) -> None:
+        """Go on with more bytes."""
+
 
 class HashAlgorithm(Enum):
     """A hash: TPM_ALG_ID, name, digest size in bytes, and whether a proof may rest on it.

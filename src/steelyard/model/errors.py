@@ -158,6 +158,27 @@ class MalformedPayload(Malformed):
     code = "malformed-payload"
 
 
+class MalformedImage(Malformed):
+    """Bytes that are not the disk image they are said to be, or that are so in a way that is not taken."""
+
+    code = "malformed-image"
+    remedy = "Say the format it is in; of qcow2, take in a plain one: `qemu-img convert -O qcow2` makes it."
+
+
+class WrongDigest(Malformed):
+    """Bytes that are not the ones that were announced."""
+
+    code = "wrong-digest"
+    remedy = "Fetch the file again, and its digest from its publisher; nothing of it was kept."
+
+
+class MalformedMessage(Malformed):
+    """A message between a node and a service that does not follow its format (docs/formats.md)."""
+
+    code = "malformed-message"
+    remedy = "Have node and service of versions that know each other; what is not described is refused on purpose."
+
+
 class MalformedDatagram(Malformed):
     """A datagram that is not of the protocol spoken at its port; the emulated BMCs drop it."""
 
@@ -293,6 +314,60 @@ class LabFailed(SteelyardError):
     remedy = "`steelyard lab logs` shows what each part said; `steelyard lab down` and `up` start afresh."
 
 
+# -- this computer's fault: images and volumes cannot be kept or served ------------------------------------------------
+
+
+class StorageUnready(SteelyardError):
+    """A program, a right, a free port or space is missing; nothing was changed."""
+
+    code = "storage-unready"
+    exit_code = ExitCode.UNREADY
+    http_status = 503
+    remedy = "Put right what is named and ask again; what was asked for was not begun."
+
+
+class StorageFailed(SteelyardError):
+    """A program that keeps or serves volumes failed or did not answer; what was begun can be asked for again."""
+
+    code = "storage-failed"
+    exit_code = ExitCode.FAILED
+    http_status = 500
+    remedy = "Look at what the program said and ask again: every verb may be repeated."
+
+
+# -- the node that is being weighed ------------------------------------------------------------------------------------
+
+
+class NodeFailed(SteelyardError):
+    """A part of the node, or a program on it, did not do what the next step needs."""
+
+    code = "node-failed"
+    exit_code = ExitCode.FAILED
+    http_status = 500
+    remedy = "Look at the node's console; what it was at is named. It stopped there and did not go on."
+
+
+class ServiceRefused(SteelyardError):
+    """A service answered a node with no, or not at all."""
+
+    code = "service-refused"
+    exit_code = ExitCode.FAILED
+    http_status = 502
+    remedy = "Look at what the service says about this node; a node that was refused must boot again."
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+class BuildFailed(SteelyardError):
+    """An image could not be built: a program of the build is missing or failed, or a package is not as expected."""
+
+    code = "build-failed"
+    exit_code = ExitCode.FAILED
+    http_status = 500
+    remedy = "Install what is named, or put right what the program said; nothing half-made was left."
+
+
 # -- a service said no -------------------------------------------------------------------------------------------------
 
 
@@ -336,9 +411,10 @@ class AlreadyThere(Refused):
 
 
 class InUse(Refused):
-    """It cannot go while something stands on it."""
+    """Something else stands on it or works with it at this moment."""
 
     code = "in-use"
+    remedy = "Detach or delete what uses it, or wait for the work on it to end; then ask again."
 
 
 class WrongState(Refused):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from steelyard.evidence.cpio import ARCHIVE_END, archive_entry, padding
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.reference.banks import digests_of
 from steelyard.evidence.reference.measurement import Measurement, Presence
@@ -181,24 +182,11 @@ def _initramfs(stub: _Stub, contents: Mapping[bytes, memoryview]) -> list[bytes 
     archives += [_archive(file_name, contents[name]) for name, file_name in made.items() if name in contents]
     if len(archives) == 1:
         return archives
-    return [part for archive in archives for part in (archive, _padding(len(archive)))]
+    return [part for archive in archives for part in (archive, padding(len(archive)))]
 
 
 def _archive(file_name: bytes, contents: memoryview) -> bytes:
     """Return the cpio archive by which the stub passes a section on, as the file of that name in /.extra."""
-    directory = _archive_entry(1, 0o040555, b".extra", b"")
-    file = _archive_entry(2, 0o100444, b".extra/" + file_name, contents)
-    trailer = _archive_entry(0, 0, b"TRAILER!!!", b"").replace(b"0000000b", b"0000000B")
-    return directory + file + trailer
-
-
-def _archive_entry(inode: int, mode: int, path: bytes, contents: bytes | memoryview) -> bytes:
-    """Return an entry in the "newc" format. Source: Linux, Documentation/driver-api/early-userspace/buffer-format."""
-    owner = group = time = device = 0
-    fields = (inode, mode, owner, group, 1, time, len(contents), device, device, device, device, len(path) + 1, 0)
-    head = b"070701" + b"".join(b"%08x" % field for field in fields) + path + b"\0"
-    return head + _padding(len(head)) + contents + _padding(len(contents))
-
-
-def _padding(size: int) -> bytes:
-    return b"\0" * (-size % 4)
+    directory = archive_entry(b".extra", 0o040555, b"", inode=1)
+    file = archive_entry(b".extra/" + file_name, 0o100444, contents, inode=2)
+    return directory + file + ARCHIVE_END.replace(b"0000000b", b"0000000B")

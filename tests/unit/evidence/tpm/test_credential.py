@@ -16,16 +16,14 @@ from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelyard.evidence.tpm.activation import CredentialBlob, activation_proof, parse_credential_file
 from steelyard.evidence.tpm.credential import (
-    CredentialBlob,
     EccEntropy,
     PendingActivation,
     RsaEntropy,
-    activation_proof,
     kdf_a,
     kdf_e,
     make_credential,
-    parse_credential_file,
     verify_activation,
 )
 from steelyard.evidence.tpm.keys import ActivatedBy, EndorsementKey, check_attestation_key, check_endorsement_key

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelyard.evidence.reader import BigEndianReader
+from steelyard.evidence.tpm.activation import CredentialBlob, parse_credential_file
 from steelyard.evidence.tpm.attest import (
     TpmsAttest,
     TpmsCertifyInfo,
@@ -16,7 +17,6 @@ from steelyard.evidence.tpm.attest import (
     TpmsQuoteInfo,
     parse_tpms_attest,
 )
-from steelyard.evidence.tpm.credential import CredentialBlob, parse_credential_file
 from steelyard.evidence.tpm.identifiers import COORDINATE_BYTES, TPMA_OBJECT_KNOWN, TpmAlg, TpmaObject
 from steelyard.evidence.tpm.public import (
     RSA_BITS,

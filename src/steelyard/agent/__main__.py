@@ -1,0 +1,50 @@
+"""The agent's process: `python3 -m steelyard.agent TPM PARAMETERS EVENT-LOG WORK`.
+
+TPM is named as tpm2-tools do, such as device:/dev/tpm0; the others are files and a directory in memory. It ends with 1
+for a node to be switched off, with 3 for one that is to wait. It never ends well: what follows success is another
+kernel.
+"""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from steelyard.agent.airlock import Machine, pass_airlock
+from steelyard.agent.console import Reporter
+from steelyard.agent.parameters import OnFailure, parse_parameters
+from steelyard.agent.programs import KexecTools
+from steelyard.agent.tss import TssTpm
+from steelyard.model.errors import NodeFailed, SteelyardError
+from steelyard.model.limits import PARAMETERS_BYTES
+
+_EXIT: Final = {OnFailure.POWER_OFF: 1, OnFailure.WAIT: 3}
+
+
+def main(tpm_name: str, parameters_file: Path, event_log: Path, work: Path) -> int:
+    """Run the agent to the failure that ends it; return the process's exit code."""
+    reporter = Reporter()
+    on_failure = OnFailure.POWER_OFF
+    try:
+        with reporter.step("reading parameters"):
+            parameters = parse_parameters(_read(parameters_file))
+            on_failure = parameters.on_failure
+        with reporter.step("opening the TPM"):
+            tpm = TssTpm(tpm_name)
+        pass_airlock(parameters, Machine(tpm, KexecTools(), event_log, work), reporter)
+    except SteelyardError:
+        pass  # the step has told it
+    except Exception:  # the process's edge: a bug ends the run as well, and is told
+        sys.excepthook(*sys.exc_info())
+    return _EXIT[on_failure]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(PARAMETERS_BYTES.most + 1)
+    except OSError as error:
+        raise NodeFailed("reading the parameters", expected=f"{path}", found=str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], *(Path(place) for place in sys.argv[2:])))

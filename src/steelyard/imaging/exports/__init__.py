@@ -1,0 +1,1 @@
+"""How volumes are served to nodes: one module per protocol, and what all of them have in common."""

@@ -1,0 +1,100 @@
+"""One qemu-storage-daemon per opening, steered over its monitor.
+
+One each, as QEMU has one NBD server per process, with one list of who may come in, which lists every disk to whoever
+comes in. So a node that breaks the program that it speaks to has broken into its own disk.
+
+Source: QEMU Storage Daemon QMP Reference Manual 7.2.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from steelyard.imaging.exports.daemons import ANSWER_SECONDS, Daemon, end_daemon, start_daemon
+from steelyard.imaging.ports import ImageFile, Overlay, RawFile, VolumeDisk
+from steelyard.imaging.tools import parse_json
+from steelyard.model.errors import StorageFailed
+from steelyard.model.limits import TOOL_OUTPUT_BYTES
+
+NODE: Final = "volume"
+"""What the disk is called within its daemon."""
+
+_READ_BYTES: Final = 64 * 1024
+
+Json = Mapping[str, object]
+
+
+class Monitor:
+    """The monitor of a daemon: commands are answered in order; events are passed over."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        daemon.wire.settimeout(ANSWER_SECONDS)
+        self._wire = daemon.wire
+        self._heard = b""
+        self._hear("greeting QEMU")
+        self.execute("qmp_capabilities", {})
+
+    def execute(self, command: str, arguments: Json) -> None:
+        """Have it do `command`. Raises StorageFailed."""
+        doing = f"telling QEMU {command}"
+        request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        try:
+            self._wire.sendall(request)
+        except OSError as error:
+            raise StorageFailed(doing, expected="it to listen", found=str(error)) from error
+        answer = self._hear(doing)
+        # QEMU greets twice when it is spoken to while it sets its monitor up.
+        while "event" in answer or "QMP" in answer:
+            answer = self._hear(doing)
+        if "return" not in answer:
+            reason = answer.get("error")
+            raise StorageFailed(doing, expected="it to be done", found=str(reason.get("desc") if reason else answer))
+
+    def _hear(self, doing: str) -> dict[str, Any]:
+        while b"\n" not in self._heard:
+            try:
+                more = self._wire.recv(_READ_BYTES)
+            except OSError as error:
+                raise StorageFailed(doing, expected="an answer", found=str(error)) from error
+            if not more or len(self._heard) > TOOL_OUTPUT_BYTES.most:
+                raise StorageFailed(doing, expected="an answer", found="the end" if not more else "no end of it")
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
+        return parse_json(doing, line)
+
+
+def start_storage_daemon(
+    doing: str, cage: Sequence[str], place: Path, options: Sequence[str], wires: Sequence[int] = ()
+) -> Daemon:
+    """Start a daemon in a `cage`, its monitor in `place`. Raises StorageFailed."""
+    chardev = f"socket,id=monitor,path={place / 'qmp'},server=on,wait=off"
+    command = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *options]
+    return start_daemon(doing, [*cage, *command], place / "qmp", place / "log", wires)
+
+
+def add_disk(monitor: Monitor, disk: VolumeDisk) -> None:
+    """Have a daemon open the disk, and what it stands on, and no file but these whatever the disk says of itself."""
+    file: Json = {"driver": "file", "filename": str(disk.path), "discard": "unmap"}
+    node: Json
+    match disk:
+        case RawFile():
+            node = {"driver": "raw", "file": file}
+        case Overlay(base=None):
+            node = {"driver": "qcow2", "file": file, "backing": None}
+        case Overlay(base=ImageFile(image)):
+            under = {"driver": "file", "filename": str(image), "read-only": True}
+            node = {"driver": "qcow2", "file": file, "backing": {"driver": "raw", "read-only": True, "file": under}}
+    monitor.execute("blockdev-add", {"node-name": NODE, "discard": "unmap", **node})
+
+
+def end_storage_daemon(doing: str, place: Path) -> None:
+    """Return when the daemon of that place has ended, sessions cut and what it held in memory written."""
+
+    def ask(daemon: Daemon) -> None:
+        try:
+            Monitor(daemon).execute("quit", {})
+        except StorageFailed:
+            daemon.kill(doing)
+
+    end_daemon(doing, place / "qmp", ask)

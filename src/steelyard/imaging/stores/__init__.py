@@ -1,0 +1,1 @@
+"""Where images and volumes are kept: one module per kind of store."""

@@ -1,0 +1,273 @@
+"""The agent as a process, on Debian's own Python and libraries as in the image, against a real TPM and honest services.
+
+All but what needs a machine: the firmware's log is one event long, and `kexec` is a program that keeps what it gets.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from steelyard.evidence.eventlog.events import EventType
+from steelyard.evidence.keysplit import NodeBoot
+from steelyard.model.errors import LogRejected
+from tests.airlock_service import (
+    Authority,
+    HonestService,
+    Seen,
+    WebServer,
+    artefact,
+    parameters,
+    payload_document,
+    serve,
+)
+from tests.tpm import EndorsementKind, SoftwareTpm, require_programs
+from tests.unit.evidence.eventlog.build import Boot
+
+PYTHON: Final = Path("/usr/bin/python3")
+SOURCE: Final = Path(__file__).parents[2] / "src"
+KERNEL: Final = b"a kernel" * 100_000
+INITRAMFS: Final = b"an initramfs, of a length that is not a multiple of four: 7"
+COMMAND_LINE: Final = "console=ttyS0 root=/dev/nbd0"
+LUKS_KEY: Final = b"the key of the root volume"
+_KEXEC: Final = """#!/bin/sh
+echo "$@" >>FOLDER/kexec.log
+for word; do case $word in --initrd=*) cp "${word#*=}" FOLDER/loaded ;; esac; done
+"""
+
+
+def accept(_: Seen) -> None:
+    """Let every node pass."""
+
+
+@dataclass
+class Airlock:
+    """One node with its TPM, and the services it meets."""
+
+    directory: Path
+    tpm: SoftwareTpm
+    service: HonestService
+    web: WebServer
+    boot: WebServer
+    documents: dict[str, str]
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Run the agent to its end."""
+        work = self.directory / "work"
+        work.mkdir()
+        (self.directory / "parameters").write_bytes(parameters(**self.documents))
+        (self.directory / "event-log").write_bytes(self._measured().log)
+        places = [self.directory / name for name in ("parameters", "event-log", "work")]
+        return subprocess.run(
+            [PYTHON, "-B", "-m", "steelyard.agent", f"swtpm:path={self.tpm.directory / 'tpm.sock'}", *places],
+            env={"PYTHONPATH": str(SOURCE), "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _measured(self) -> Boot:
+        boot = Boot()
+        boot.measure(0, EventType.EV_POST_CODE, b"firmware")
+        self.tpm.extend(0, "sha256", hashlib.sha256(b"firmware").digest())
+        return boot
+
+    def kexec_log(self) -> str:
+        """Return what kexec was called with."""
+        log = self.directory / "kexec.log"
+        return log.read_text() if log.exists() else ""
+
+
+@pytest.fixture
+def airlock(tmp_path: Path) -> Iterator[Airlock]:
+    require_programs({"/usr/lib/python3/dist-packages/tpm2_pytss/ESAPI.py": "python3-tpm2-pytss"})
+    program = tmp_path / "bin" / "kexec"
+    program.parent.mkdir()
+    program.write_text(_KEXEC.replace("FOLDER", str(tmp_path)))
+    program.chmod(0o755)
+    with ExitStack() as stack:
+        tpm = stack.enter_context(SoftwareTpm(tmp_path / "tpm"))
+        authority = Authority("127.0.0.1")
+        listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        web = stack.enter_context(WebServer(listening[0], authority.context))
+        boot = stack.enter_context(WebServer(listening[1]))
+        files = f"http://127.0.0.1:{listening[1].getsockname()[1]}"
+        boot.routes["GET", "/kernel"], boot.routes["GET", "/initramfs"] = serve(KERNEL), serve(INITRAMFS)
+        payload = payload_document(
+            artefact(f"{files}/kernel", KERNEL),
+            artefact(f"{files}/initramfs", INITRAMFS),
+            command_line=COMMAND_LINE,
+            files={"luks.key": base64.b64encode(LUKS_KEY).decode()},
+        )
+        service = HonestService(web, boot, "n1", "/delivery", accept, payload)
+        documents = {
+            "node": "n1",
+            "attestation": f"https://127.0.0.1:{web.port}",
+            "authority": authority.pem,
+            "delivery": f"{files}/delivery",
+        }
+        yield Airlock(tmp_path, tpm, service, web, boot, documents)
+
+
+def extended(*measured: bytes) -> bytes:
+    """Return what a PCR holds that began as zeros and was extended with the SHA-256 of each of these."""
+    value = bytes(32)
+    for content in measured:
+        value = hashlib.sha256(value + hashlib.sha256(content).digest()).digest()
+    return value
+
+
+def test_a_node_that_passes_loads_what_the_tenant_named_with_the_secrets_in_memory(airlock: Airlock) -> None:
+    done = airlock.run()
+    seen = airlock.service.seen
+    assert seen is not None, done.stdout
+    assert airlock.kexec_log().splitlines() == [
+        f"--kexec-file-syscall --load {airlock.directory}/work/kernel --initrd={airlock.directory}/work/initramfs "
+        f"--command-line={COMMAND_LINE}",
+        "--exec",
+    ]
+    assert (airlock.directory / "work/kernel").read_bytes() == KERNEL
+    loaded = (airlock.directory / "loaded").read_bytes()
+    assert loaded.startswith(INITRAMFS)
+    secrets = unpacked(loaded[len(INITRAMFS) :].lstrip(b"\0"), airlock.directory / "unpacked")
+    assert secrets.keys() == {"luks.key", "wireguard.key"}
+    assert secrets["luks.key"] == LUKS_KEY
+    for file in (airlock.directory / "work").iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+    assert LUKS_KEY.decode() not in done.stdout
+    assert done.returncode == 1, "kexec came back"
+    assert "starting the tenant's system: failed" in done.stdout
+
+
+def test_what_is_started_is_in_pcr_13_and_the_parameters_are_in_the_quote(airlock: Airlock) -> None:
+    airlock.run()
+    document = (airlock.directory / "parameters").read_bytes()
+    assert airlock.service.seen is not None
+    assert airlock.service.seen.parameters == document
+    assert airlock.service.seen.quoted.pcrs.values[13] == bytes(32)
+    expected = extended(document, KERNEL, INITRAMFS, COMMAND_LINE.encode())
+    assert airlock.tpm.read_pcrs("sha256")[13] == expected
+    for bank in ("sha1", "sha384"):
+        assert any(airlock.tpm.read_pcrs(bank)[13]), "a bank left out would look as if nothing had run"
+
+
+def test_the_key_is_that_of_the_makers_certificate_and_cannot_lock_the_tpm(airlock: Airlock) -> None:
+    airlock.run()
+    seen = airlock.service.seen
+    assert seen is not None
+    expected = airlock.tpm.create_endorsement_key(EndorsementKind.RSA_2048)
+    assert seen.endorsement_key_name == expected.name
+    assert seen.endorsement_certificates == (airlock.tpm.read_endorsement_certificate(EndorsementKind.RSA_2048),)
+    assert airlock.tpm.run("tpm2_getcap", "handles-transient") == b""
+
+
+def test_each_step_is_told_on_the_console_and_to_the_service(airlock: Airlock) -> None:
+    said = airlock.run().stdout
+    told = [(step, outcome) for step, outcome, _ in airlock.service.steps]
+    assert told[:3] == [("quoting", "done"), ("being judged", "done"), ("getting the verifier's share", "done")]
+    assert told[-1] == ("starting the tenant's system", "failed")
+    assert all(f"{step}: {outcome}" in said for step, outcome in told)
+
+
+def test_a_node_that_is_rejected_says_why_and_starts_nothing(airlock: Airlock) -> None:
+    def reject(_: Seen) -> None:
+        raise LogRejected("judging", expected="another boot", found="this one")
+
+    airlock.service.judge = reject
+    done = airlock.run()
+    assert done.returncode == 1
+    assert "being judged: failed" in done.stdout
+    assert "another boot" in done.stdout
+    assert airlock.kexec_log() == ""
+    assert airlock.service.steps[-1][:2] == ("being judged", "failed")
+
+
+def test_a_kernel_that_is_not_the_one_named_is_neither_kept_nor_measured(airlock: Airlock) -> None:
+    airlock.boot.routes["GET", "/kernel"] = serve(KERNEL[::-1])
+    done = airlock.run()
+    assert "fetching the tenant's system: failed" in done.stdout
+    assert not (airlock.directory / "work/kernel").exists()
+    assert airlock.tpm.read_pcrs("sha256")[13] == bytes(32)
+    assert airlock.kexec_log() == ""
+
+
+@pytest.mark.parametrize("longer", [KERNEL + b"!", KERNEL[:-1]])
+def test_a_kernel_of_another_size_is_refused(airlock: Airlock, longer: bytes) -> None:
+    airlock.boot.routes["GET", "/kernel"] = serve(longer)
+    done = airlock.run()
+    assert "a file that is not of" in done.stdout
+    assert airlock.kexec_log() == ""
+
+
+def test_a_service_of_another_authority_hears_nothing(airlock: Airlock) -> None:
+    airlock.documents["authority"] = Authority("127.0.0.1").pem
+    done = airlock.run()
+    assert "registering: failed" in done.stdout
+    assert "CERTIFICATE_VERIFY_FAILED" in done.stdout
+    assert airlock.web.requests == []
+
+
+def test_a_payload_for_another_boot_is_not_opened(airlock: Airlock) -> None:
+    deliver = airlock.service._deliver
+    airlock.service._deliver = lambda transport, boot: deliver(transport, replace(boot, boot=bytes(32)))  # type: ignore[method-assign]  # a lying service
+    done = airlock.run()
+    assert "getting the verifier's share: failed" in done.stdout
+    assert airlock.kexec_log() == ""
+
+
+def test_a_key_that_the_tag_does_not_know_opens_nothing(airlock: Airlock) -> None:
+    deliver = airlock.service._deliver
+
+    def lie(transport: bytes, boot: NodeBoot) -> None:
+        deliver(transport, boot)
+        document = json.loads(airlock.boot.routes["GET", "/delivery"](b"")[1])
+        document["tag"] = base64.b64encode(bytes(48)).decode()
+        airlock.boot.routes["GET", "/delivery"] = serve(json.dumps(document).encode())
+
+    airlock.service._deliver = lie  # type: ignore[method-assign]  # a lying service
+    assert "getting the tenant's share: failed" in airlock.run().stdout
+    assert airlock.kexec_log() == ""
+
+
+def test_a_node_that_is_told_to_wait_ends_with_the_code_for_it(airlock: Airlock) -> None:
+    airlock.documents |= {"on_failure": "wait"}
+    del airlock.boot.routes["GET", "/initramfs"]
+    assert airlock.run().returncode == 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"attestation": "http://127.0.0.1:1"},
+        {"attestation": "https://127.0.0.1/path"},
+        {"node": "../n1"},
+        {"authority": "none"},
+        {"more": "fields"},
+    ],
+)
+def test_parameters_that_make_no_sense_end_it_at_once(airlock: Airlock, changed: dict[str, str]) -> None:
+    airlock.documents |= changed
+    done = airlock.run()
+    assert done.returncode == 1
+    assert "reading parameters: failed" in done.stdout
+    assert airlock.web.requests == []
+
+
+def unpacked(archive: bytes, directory: Path) -> dict[str, bytes]:
+    """Return the files that cpio finds in the folder .steelyard of an archive."""
+    require_programs({"cpio": "cpio"})
+    directory.mkdir()
+    subprocess.run(["cpio", "--extract", "--quiet"], input=archive, cwd=directory, check=True)
+    return {file.name: file.read_bytes() for file in (directory / ".steelyard").iterdir()}
