@@ -173,8 +173,11 @@ class LabSubject:
 
 def children() -> list[int]:
     """Return the processes that this one started and that it has not yet seen the end of."""
-    threads = Path("/proc/self/task").iterdir()
-    return [int(word) for thread in threads for word in (thread / "children").read_text().split()]
+    found: list[int] = []
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # it ended meanwhile; another has its children now
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 @contextmanager

@@ -130,7 +130,6 @@ def test_a_program_that_takes_too_long_is_ended_before_it_sent_anything(
     with pytest.raises(DeviceUnreachable, match=r"within 0\.5 s"):
         ipmi.connect(simulated.ipmi_access()).set_power(Power.ON)
     assert time.monotonic() - begin < 1.5
-    assert children() == []
 
 
 def test_a_program_that_takes_too_long_after_it_sent_something_leaves_the_outcome_unknown(
