@@ -33,6 +33,8 @@ from tests.airlock_service import (
 from tests.tpm import EndorsementKind, SoftwareTpm, require_programs
 from tests.unit.evidence.eventlog.build import Boot
 
+pytestmark = pytest.mark.slow
+
 PYTHON: Final = Path("/usr/bin/python3")
 SOURCE: Final = Path(__file__).parents[2] / "src"
 KERNEL: Final = b"a kernel" * 100_000

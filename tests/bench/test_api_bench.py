@@ -27,6 +27,8 @@ from tests.bench.test_isolation_bench import NODES as ATTACHED
 from tests.bench.test_isolation_bench import LiveWorld
 from tests.unit.isolation.rig import POOL, SEALER
 
+pytestmark = pytest.mark.slow
+
 NODES = 10_000
 RACKS = 100
 

@@ -20,6 +20,8 @@ from tests.fakes.switch import Call
 from tests.unit.isolation.keeping.rig import SETTINGS, Devices, World
 from tests.unit.isolation.rig import SEALER
 
+pytestmark = pytest.mark.slow
+
 NODES = 200
 ROUND_TRIP_SECONDS = 0.05
 PROJECTS = 8

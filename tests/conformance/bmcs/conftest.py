@@ -17,10 +17,10 @@ from tests.tpm import require_programs
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """See that a test, and so a driver, leaves no process and no open file."""
-    open_before, running_before = _open_files(), set(children())
+    open_before = _open_files()
     yield
-    # Of other tests, some files may have been closed meanwhile, and a database server may run.
-    assert set(children()) <= running_before
+    assert children() == []
+    # Of earlier tests, some may have been closed meanwhile.
     assert _open_files() <= open_before
 
 

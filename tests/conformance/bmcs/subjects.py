@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Final, Protocol
@@ -172,12 +172,21 @@ class LabSubject:
 
 
 def children() -> list[int]:
-    """Return the processes that this one started and that it has not yet seen the end of."""
+    """Return the runs of ipmitool that this process started and has not yet seen the end of.
+
+    No others: the database server of other tests may run beside it.
+    """
     found: list[int] = []
     for thread in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):  # it ended meanwhile; another has its children now
             found += map(int, (thread / "children").read_text().split())
-    return found
+    return [process for process in found if _name(process) == "ipmitool"]
+
+
+def _name(process: int) -> str:
+    with suppress(FileNotFoundError):  # it is over
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    return ""
 
 
 @contextmanager

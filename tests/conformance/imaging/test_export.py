@@ -269,6 +269,7 @@ def test_one_that_cannot_be_restored_does_not_keep_others_from_it(
     assert can_open(accesses["two"], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["open", "open again", "close", "restore"])
 def test_a_verb_killed_at_any_step_leaves_nothing_that_restore_does_not_put_right(
     kind: str, root: Path, export: Export, one: Overlay, tmp_path: Path, verb: str

@@ -472,6 +472,7 @@ def test_many_clones_at_once_are_all_made(store: Store) -> None:
 # -- killed ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("golden")
 @pytest.mark.parametrize(
     "verb",

@@ -23,7 +23,8 @@ def kinds(kind: type[SteelyardError] = SteelyardError) -> Iterator[type[Steelyar
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
-    codes = [kind.code for kind in kinds()]
+    # A driver may tell apart what is the same to everybody else, by an error of its own with the same code.
+    codes = [kind.code for kind in kinds() if kind.__module__ == SteelyardError.__module__]
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in codes)
 
