@@ -300,7 +300,8 @@ def test_a_verb_killed_at_any_step_leaves_nothing_that_restore_does_not_put_righ
         assert len(monitors(root)) == len(openings), step
         if verb == "restore" or (verb == "close" and openings):
             assert earlier is not None
-            assert can_open(earlier, tmp_path), step
+            # As a node would, which tries again: on a busy computer the first try was once seen to fail.
+            assert any(can_open(earlier, tmp_path) for _ in range(5)), step
         export.close("node")
         assert none_lives([str(root)]), step
         assert left_over(root) == [], step
