@@ -40,6 +40,8 @@ class Right(Enum):
     """Power and boot device."""
     CONSOLE = "console"
     """Read and write serial lines."""
+    IMAGES = "images"
+    """Images and volumes, and what nodes boot."""
     MEMBERS = "members"
     """Who is in a project, and tokens."""
     RACK = "rack"
