@@ -43,6 +43,7 @@ COMMAND_LINE: Final = "console=ttyS0 root=/dev/nbd0"
 LUKS_KEY: Final = b"the key of the root volume"
 _KEXEC: Final = """#!/bin/sh
 echo "$@" >>FOLDER/kexec.log
+ls -l "/proc/$PPID/fd" >FOLDER/open
 for word; do case $word in --initrd=*) cp "${word#*=}" FOLDER/loaded ;; esac; done
 """
 
@@ -149,6 +150,7 @@ def test_a_node_that_passes_loads_what_the_tenant_named_with_the_secrets_in_memo
     for file in (airlock.directory / "work").iterdir():
         assert file.stat().st_mode & 0o077 == 0
     assert LUKS_KEY.decode() not in done.stdout
+    assert "socket:" not in (airlock.directory / "open").read_text(), "the next kernel would leave it half open"
     assert done.returncode == 1, "kexec came back"
     assert "starting the tenant's system: failed" in done.stdout
 
@@ -167,12 +169,34 @@ def test_what_is_started_is_in_pcr_13_and_the_parameters_are_in_the_quote(airloc
 
 def test_the_key_is_that_of_the_makers_certificate_and_cannot_lock_the_tpm(airlock: Airlock) -> None:
     airlock.run()
+    assert airlock.tpm.run("tpm2_getcap", "handles-transient") == b"", "the first command, as each flushes what is left"
     seen = airlock.service.seen
     assert seen is not None
     expected = airlock.tpm.create_endorsement_key(EndorsementKind.RSA_2048)
     assert seen.endorsement_key_name == expected.name
     assert seen.endorsement_certificates == (airlock.tpm.read_endorsement_certificate(EndorsementKind.RSA_2048),)
-    assert airlock.tpm.run("tpm2_getcap", "handles-transient") == b""
+    airlock.tpm.cut_power()
+    counted = airlock.tpm.run("tpm2_getcap", "properties-variable").decode()
+    assert "TPM2_PT_LOCKOUT_COUNTER: 0x0\n" in counted, "a guess is counted for a protected key that was in use"
+
+
+@pytest.mark.parametrize(
+    ("without", "kind", "certificates"),
+    [
+        (["0x01C00002"], EndorsementKind.ECC_P384, 1),
+        (["0x01C00002", "0x01C00016"], EndorsementKind.RSA_2048, 0),
+    ],
+)
+def test_the_key_is_one_that_has_a_certificate_or_else_stands_for_itself(
+    airlock: Airlock, without: list[str], kind: EndorsementKind, certificates: int
+) -> None:
+    for index in without:
+        airlock.tpm.run("tpm2_nvundefine", index, "--hierarchy=p")
+    done = airlock.run()
+    seen = airlock.service.seen
+    assert seen is not None, done.stdout
+    assert seen.endorsement_key_name == airlock.tpm.create_endorsement_key(kind).name
+    assert len(seen.endorsement_certificates) == certificates
 
 
 def test_each_step_is_told_on_the_console_and_to_the_service(airlock: Airlock) -> None:
@@ -181,6 +205,9 @@ def test_each_step_is_told_on_the_console_and_to_the_service(airlock: Airlock) -
     assert told[:3] == [("quoting", "done"), ("being judged", "done"), ("getting the verifier's share", "done")]
     assert told[-1] == ("starting the tenant's system", "failed")
     assert all(f"{step}: {outcome}" in said for step, outcome in told)
+    begun = [line.partition(": begun")[0].split(" ", 2)[2] for line in said.splitlines() if ": begun" in line]
+    assert begun[-len(told) :] == [step for step, _ in told]
+    assert begun[: -len(told)] == ["reading parameters", "opening the TPM", "making keys", "registering", "activating"]
 
 
 def test_a_node_that_is_rejected_says_why_and_starts_nothing(airlock: Airlock) -> None:
@@ -196,12 +223,27 @@ def test_a_node_that_is_rejected_says_why_and_starts_nothing(airlock: Airlock) -
     assert airlock.service.steps[-1][:2] == ("being judged", "failed")
 
 
-def test_a_kernel_that_is_not_the_one_named_is_neither_kept_nor_measured(airlock: Airlock) -> None:
-    airlock.boot.routes["GET", "/kernel"] = serve(KERNEL[::-1])
+@pytest.mark.parametrize(("name", "content"), [("kernel", KERNEL), ("initramfs", INITRAMFS)])
+def test_a_file_that_is_not_the_one_named_is_neither_kept_nor_measured(
+    airlock: Airlock, name: str, content: bytes
+) -> None:
+    airlock.boot.routes["GET", f"/{name}"] = serve(content[::-1])
     done = airlock.run()
     assert "fetching the tenant's system: failed" in done.stdout
-    assert not (airlock.directory / "work/kernel").exists()
+    assert not (airlock.directory / "work" / name).exists()
     assert airlock.tpm.read_pcrs("sha256")[13] == bytes(32)
+    assert airlock.kexec_log() == ""
+
+
+def test_what_cannot_be_measured_is_not_loaded(airlock: Airlock) -> None:
+    def serve_the_last_file(_: bytes) -> tuple[int, bytes]:
+        airlock.tpm._switch_off()
+        return 200, INITRAMFS
+
+    airlock.boot.routes["GET", "/initramfs"] = serve_the_last_file
+    done = airlock.run()
+    assert "measuring the tenant's system: failed" in done.stdout
+    assert done.returncode == 1
     assert airlock.kexec_log() == ""
 
 
@@ -247,6 +289,20 @@ def test_a_node_that_is_told_to_wait_ends_with_the_code_for_it(airlock: Airlock)
     airlock.documents |= {"on_failure": "wait"}
     del airlock.boot.routes["GET", "/initramfs"]
     assert airlock.run().returncode == 3
+
+
+def test_a_bug_ends_the_run_as_told_and_is_told(airlock: Airlock) -> None:
+    def serve_the_kernel(_: bytes) -> tuple[int, bytes]:
+        (airlock.directory / "work/initramfs").touch()  # which nobody has thought of
+        return 200, KERNEL
+
+    airlock.documents |= {"on_failure": "wait"}
+    airlock.boot.routes["GET", "/kernel"] = serve_the_kernel
+    done = airlock.run()
+    assert done.returncode == 3
+    assert "fetching the tenant's system: failed FileExistsError" in done.stdout
+    assert "Traceback" in done.stdout
+    assert airlock.kexec_log() == ""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ def test_from_power_on_through_the_airlock(benchmark: BenchmarkFixture, tmp_path
         def boot() -> None:
             with site(rack, "n1", image, accept, tmp_path) as found, found.dhcp():
                 console = found.start("n1")
-                begin = time.monotonic()
+                begin, processor = time.monotonic(), 0.0
                 for stage, words in STAGES.items():
                     pattern = re.compile(re.escape(words))
 
@@ -60,7 +61,9 @@ def test_from_power_on_through_the_airlock(benchmark: BenchmarkFixture, tmp_path
 
                     wait_until(stage, reached, 240)
                     wall = time.monotonic() - begin
-                    benchmark.extra_info[stage] = f"{wall:.1f} s, {_processor_seconds(rack, 'n1'):.1f} s of processor"
+                    with suppress(IndexError, FileNotFoundError):  # the last stage switches the node off
+                        processor = _processor_seconds(rack, "n1")
+                    benchmark.extra_info[stage] = f"{wall:.1f} s, {processor:.1f} s of processor"
 
         benchmark.pedantic(boot, rounds=1)  # type: ignore[no-untyped-call]  # the plugin's one gap
     for stage, figures in benchmark.extra_info.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -67,6 +68,41 @@ def test_the_second_stage_has_no_source_no_cache_and_nothing_that_others_may_cha
     assert not [name for name in names if name.endswith(".py") or "__pycache__" in name]
     assert any(name.endswith("steelyard/agent/__main__.pyc") for name in names)
     assert not [name for name in names if "/steelyard/lab" in name or "/steelyard/cli" in name]
+
+
+PROGRAMS: Final = (
+    "busybox true",
+    "cryptsetup --version",
+    "iscsiadm --version",
+    "iscsid --version",
+    "kexec --version",
+    "nbd-client --version",
+    "python3 -P -S -s -B -c 'import steelyard.agent.__main__'",
+    "wg --version",
+)
+
+
+def test_every_program_of_the_second_stage_has_what_it_needs_to_start(image: AirlockImage, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(image.second_stage)
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", tmp_path / "root", tmp_path / "image"], check=True)
+    environment = {"PATH": "/usr/sbin:/usr/bin", "PYTHONPATH": "/usr/lib/python3/dist-packages"}
+    for program in PROGRAMS:
+        started = subprocess.run(
+            ["chroot", tmp_path / "root", "sh", "-c", program], env=environment, capture_output=True, text=True
+        )
+        assert "error while loading" not in started.stderr
+        assert started.returncode == 0, f"{program}: {started.stderr}"
+
+
+def test_every_kernel_module_comes_with_those_that_it_needs(image: AirlockImage, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(image.second_stage)
+    subprocess.run(["unsquashfs", "-q", "-n", "-d", tmp_path / "root", tmp_path / "image"], check=True)
+    [listed] = (tmp_path / "root/usr/lib/modules").glob("*/modules.dep")
+    lines = [line.partition(": ") for line in listed.read_text().replace(":\n", ": \n").splitlines()]
+    assert {Path(module).stem for module, _, _ in lines} >= {"dm-crypt", "iscsi_tcp", "nbd", "sd_mod", "wireguard"}
+    for module, _, needed in lines:
+        for file in (module, *needed.split()):
+            assert (listed.parent / file).is_file(), f"{module} needs {file}"
 
 
 def test_every_package_in_the_image_is_in_the_software_list(image: AirlockImage) -> None:

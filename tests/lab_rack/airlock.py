@@ -3,10 +3,11 @@
 import base64
 import gzip
 import hashlib
+import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
@@ -18,8 +19,9 @@ from typing import Any, Final
 from steelyard.evidence.cpio import make_archive
 from steelyard.evidence.reference.manifest import Manifest
 from steelyard.imaging.airlock.build import AirlockImage, Edition, build_airlock
+from steelyard.imaging.exports.iscsi import iscsi_export
 from steelyard.imaging.exports.nbd import nbd_export
-from steelyard.imaging.ports import NbdAccess, Overlay
+from steelyard.imaging.ports import IscsiAccess, NbdAccess, Overlay
 from steelyard.lab.namespace import inside
 from steelyard.model.algorithms import HashAlgorithm
 from tests.airlock_service import (
@@ -39,6 +41,8 @@ from tests.tpm import require_programs
 CACHE: Final = Path(__file__).parents[2] / ".cache" / "airlock"
 VLAN: Final = 31
 SERVICE: Final = "10.31.0.1"
+NODE: Final = "10.31.0.10"
+"""Of the first node of a rack."""
 BOOT_FOLDER: Final = "/boot/3f1c"
 LUKS_KEY: Final = b"a key that only the next kernel sees"
 COMMAND_LINE: Final = "console=ttyS0 panic=-1 quiet tenant=blue"
@@ -91,6 +95,7 @@ class Site:
             *("--no-ping", "--dhcp-match=set:efihttp,option:client-arch,16"),
             "--dhcp-option-force=tag:efihttp,60,HTTPClient",
             f"--dhcp-boot=tag:efihttp,http://{SERVICE}{BOOT_FOLDER}/airlock.efi",
+            f"--dhcp-host={self.rack.inventory.nodes[0].nics[0].mac},{NODE}",
             *options,
         ]
         with (self.folder / "log").open("wb") as log:
@@ -105,15 +110,27 @@ class Site:
 LUKS_HEADER: Final = b"LUKS\xba\xbe" + bytes(range(250)) * 64
 
 
-@contextmanager
-def root_volume(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
-    """Give a volume that is served by NBD over TLS, as a payload describes it."""
+RootVolume = Callable[[Rack, Path], AbstractContextManager[dict[str, Any]]]
+"""Gives a volume that is served to the node, as a payload describes it."""
+
+
+def _disk(folder: Path) -> Overlay:
     raw, disk = folder / "volume.raw", folder / "volume.qcow2"
     raw.write_bytes(LUKS_HEADER.ljust(1 << 20, b"\0"))
     subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+    return Overlay(disk, None)
+
+
+def _header() -> dict[str, Any]:
+    return {"size_bytes": len(LUKS_HEADER), "sha256": hashlib.sha256(LUKS_HEADER).hexdigest()}
+
+
+@contextmanager
+def root_volume(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a volume that is served by NBD over TLS."""
     with TemporaryDirectory(prefix="export-") as place:
         export = nbd_export(Path(place).resolve(), ip_address(SERVICE), range(10809, 10810))
-        access = rack.within(lambda: export.open("volume-1", Overlay(disk, None), ip_address("10.31.0.10")))
+        access = rack.within(lambda: export.open("volume-1", _disk(folder), ip_address(NODE)))
         assert isinstance(access, NbdAccess)
         try:
             yield {
@@ -124,20 +141,65 @@ def root_volume(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
                 "authority": access.authority.decode(),
                 "certificate": access.certificate.decode(),
                 "key": access.key.reveal().decode(),
-                "luks_header": {
-                    "size_bytes": len(LUKS_HEADER),
-                    "sha256": hashlib.sha256(LUKS_HEADER).hexdigest(),
-                },
+                "luks_header": _header(),
             }
         finally:
             export.close("volume-1")
 
 
 @contextmanager
-def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], None], folder: Path) -> Iterator[Site]:
-    """Give a boot network with the image for one node, and the services that judge it."""
+def iscsi_root_volume(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a volume that is served by iSCSI; a session that is left in the end fails the test."""
+    with TemporaryDirectory(prefix="export-") as place:
+        root = Path(place).resolve()
+        export = iscsi_export(root, ip_address(SERVICE), range(3260, 3261))
+        access = rack.within(lambda: export.open("volume-1", _disk(folder), ip_address(NODE)))
+        assert isinstance(access, IscsiAccess)
+        try:
+            yield {
+                "protocol": "iscsi",
+                "address": str(access.address),
+                "port": access.port,
+                "target": access.target,
+                "lun": access.lun,
+                "user": access.user,
+                "password": access.password.reveal().decode(),
+                "target_user": access.target_user,
+                "target_password": access.target_password.reveal().decode(),
+                "luks_header": _header(),
+            }
+            [control] = root.glob("open/*/tgtd.0")
+            shown = subprocess.run(
+                ["tgtadm", "--lld", "iscsi", "--mode", "target", "--op", "show"],
+                env={**os.environ, "TGT_IPC_SOCKET": str(control.with_suffix(""))},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            assert access.target in shown
+            assert "I_T nexus:" not in shown, shown
+        finally:
+            export.close("volume-1")
+
+
+@contextmanager
+def site(
+    rack: Rack,
+    node: str,
+    image: AirlockImage,
+    judge: Callable[[Seen], None],
+    folder: Path,
+    root: RootVolume = root_volume,
+    ballast: bytes = b"",
+    **changed: str,
+) -> Iterator[Site]:
+    """Give a boot network with the image for one node, and the services that judge it.
+
+    ballast  what else is in the tenant's initramfs.
+    changed  what is not as usual in the node's parameters.
+    """
     rack.lab("service", str(VLAN), f"{SERVICE}/24")
-    kernel, initramfs = find_kernel().read_bytes(), tenant_initramfs()
+    kernel, initramfs = find_kernel().read_bytes(), tenant_initramfs(ballast)
     with ExitStack() as stack:
         authority = Authority(SERVICE)
         sockets = [rack.within(partial(socket.create_server, (SERVICE, port))) for port in (443, 80)]
@@ -148,7 +210,7 @@ def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], Non
             artefact(f"{files}/kernel", kernel),
             artefact(f"{files}/initramfs", initramfs),
             command_line=COMMAND_LINE,
-            root=stack.enter_context(root_volume(rack, folder)),
+            root=stack.enter_context(root(rack, folder)),
             files={"luks.key": base64.b64encode(LUKS_KEY).decode()},
         )
         document = parameters(
@@ -156,6 +218,7 @@ def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], Non
             attestation=f"https://{SERVICE}",
             authority=authority.pem,
             delivery=f"{files}/delivery",
+            **changed,
         )
         for name, content in {
             "airlock.efi": image.uki,
@@ -169,10 +232,10 @@ def site(rack: Rack, node: str, image: AirlockImage, judge: Callable[[Seen], Non
         yield Site(rack, boot, service, folder)
 
 
-def tenant_initramfs() -> bytes:
+def tenant_initramfs(ballast: bytes) -> bytes:
     """Return a system that says on its console what it was given, and switches off."""
     busybox = Path("/bin/busybox").read_bytes()
-    files = {"bin/busybox": busybox, "init": _TENANT.encode(), "proc/.keep": b""}
+    files = {"bin/busybox": busybox, "init": _TENANT.encode(), "proc/.keep": b"", "ballast": ballast}
     return gzip.compress(make_archive(files, file_mode=0o755, folder_mode=0o755), mtime=0)
 
 

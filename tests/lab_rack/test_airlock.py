@@ -1,15 +1,31 @@
 """The airlock image on real firmware: what boots measures to what the build said, and the agent takes it from there."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from steelyard.imaging.airlock.build import AirlockImage
-from tests.lab_rack.airlock import COMMAND_LINE, LUKS_KEY, Site, accept, build_image, expected_pcrs, site
+from steelyard.model.errors import LogRejected
+from tests.airlock_service import Seen
+from tests.lab_rack.airlock import (
+    BOOT_FOLDER,
+    COMMAND_LINE,
+    LUKS_KEY,
+    Site,
+    accept,
+    build_image,
+    expected_pcrs,
+    iscsi_root_volume,
+    site,
+)
 from tests.lab_rack.rack import Rack, bring_up, wait_until
 
 pytestmark = pytest.mark.rack
@@ -52,14 +68,62 @@ def test_a_node_that_boots_by_http_is_what_the_build_said_and_starts_the_tenants
         came_through(place, "n1", begin, image)
 
 
-def test_a_node_that_boots_by_pxe_is_the_same(place: Path, image: AirlockImage, tmp_path: Path) -> None:
-    rack = bring_up(place, "--nodes", "1", "--network-boot", "pxe")
+def test_a_node_of_512_mib_that_boots_by_pxe_is_the_same(place: Path, image: AirlockImage, tmp_path: Path) -> None:
+    rack = bring_up(place, "--nodes", "1", "--network-boot", "pxe", "--memory", "512")
+    ballast = os.urandom(32 << 20)  # a distribution's initramfs is of that size
     (tmp_path / "tftp").mkdir()
     (tmp_path / "tftp" / "airlock.efi").write_bytes(image.uki)
     pxe = ("--enable-tftp", f"--tftp-root={tmp_path / 'tftp'}", "--dhcp-match=set:efipxe,option:client-arch,7")
-    with site(rack, "n1", image, accept, tmp_path) as found, found.dhcp(*pxe, "--dhcp-boot=tag:efipxe,airlock.efi"):
+    served = site(rack, "n1", image, accept, tmp_path, ballast=ballast)
+    with served as found, found.dhcp(*pxe, "--dhcp-boot=tag:efipxe,airlock.efi"):
         begin = found.start("n1")
         came_through(found, "n1", begin, image)
+
+
+def test_a_root_volume_served_by_iscsi_is_looked_at_and_let_go(rack: Rack, image: AirlockImage, tmp_path: Path) -> None:
+    with site(rack, "n1", image, accept, tmp_path, iscsi_root_volume) as place, place.dhcp():
+        begin = place.start("n1")
+        came_through(place, "n1", begin, image)
+        assert "looking at the root volume: done" in rack.console_since("n1", begin)
+
+
+@contextmanager
+def impostor(rack: Rack, folder: Path) -> Iterator[dict[str, Any]]:
+    """Give a volume whose target does not know the password that the tenant does."""
+    with iscsi_root_volume(rack, folder) as root:
+        yield root | {"target_password": "of-another-target"}
+
+
+def test_a_target_that_cannot_prove_itself_is_not_looked_at(rack: Rack, image: AirlockImage, tmp_path: Path) -> None:
+    with site(rack, "n1", image, accept, tmp_path, impostor) as place, place.dhcp():
+        begin = place.start("n1")
+        wait_until("the node switches itself off", lambda: rack.ipmi_power("n1") == "off", 240)
+        said = rack.console_since("n1", begin)
+    assert "looking at the root volume: failed" in said
+    assert "login failure" in said
+    assert "measuring" not in said
+    assert "of-another-target" not in said
+
+
+def reject(_: Seen) -> None:
+    raise LogRejected("judging", expected="another boot", found="this one")
+
+
+@pytest.mark.parametrize(("on_failure", "power"), [("power-off", "off"), ("wait", "on")])
+def test_a_rejected_node_starts_nothing_and_is_off_or_waits_as_told(
+    rack: Rack, image: AirlockImage, tmp_path: Path, on_failure: str, power: str
+) -> None:
+    with site(rack, "n1", image, reject, tmp_path, on_failure=on_failure) as place, place.dhcp():
+        begin = place.start("n1")
+
+        def ended() -> bool:
+            return "airlock: waiting" in rack.console_since("n1", begin) or rack.ipmi_power("n1") == "off"
+
+        wait_until("the node has ended", ended, 240)
+        assert rack.ipmi_power("n1") == power
+        assert "being judged: failed" in rack.console_since("n1", begin)
+        assert place.service.steps[-1][:2] == ("being judged", "failed")
+        assert f"GET {BOOT_FOLDER}/delivery" not in place.boot.requests
 
 
 def test_a_second_stage_that_is_not_the_images_own_is_never_started(

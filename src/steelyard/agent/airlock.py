@@ -5,6 +5,7 @@ Each step gives what the next one cannot do without. None goes on after a failur
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -21,11 +22,10 @@ from steelyard.agent.handover import (
     Loaded,
     digests_of,
     plan_measurements,
-    secrets_archive,
 )
 from steelyard.agent.parameters import Parameters
 from steelyard.agent.payload import Artefact, LuksHeader, Payload, parse_payload
-from steelyard.agent.programs import Kexec, attached, write_private
+from steelyard.agent.programs import Kexec, write_private
 from steelyard.agent.protocol import (
     Asked,
     Delivery,
@@ -45,6 +45,8 @@ from steelyard.agent.protocol import (
 )
 from steelyard.agent.service import Server
 from steelyard.agent.tpm import Tpm
+from steelyard.agent.volumes import attached
+from steelyard.evidence.handover import secrets_archive
 from steelyard.evidence.keysplit import (
     NodeBoot,
     join_shares,
@@ -183,15 +185,14 @@ def fetch_verifier_share(attestation: Server, node: str, boot_keys: BootKeys, as
 
 def await_delivery(address: str, now: Callable[[], float], pause: Callable[[float], None]) -> Delivery:
     """Return what the tenant left for the node, as soon as it is there. Source: docs/formats.md, Native protocol, 6."""
-    server, path = Server(address, None), urlsplit(address).path
     limit = now() + _LONGEST_DELIVERY_SECONDS
-    while (found := server.get_when_there(path, DELIVERY_BYTES)) is None:
-        if now() > limit:
-            raise ServiceRefused(
-                f"asking {address}", expected=f"a delivery within {_LONGEST_DELIVERY_SECONDS} s", found="none"
-            )
-        pause(_DELIVERY_PAUSE_SECONDS)
-    server.close()
+    with closing(Server(address, None)) as server:
+        while (found := server.get_when_there(urlsplit(address).path, DELIVERY_BYTES)) is None:
+            if now() > limit:
+                raise ServiceRefused(
+                    f"asking {address}", expected=f"a delivery within {_LONGEST_DELIVERY_SECONDS} s", found="none"
+                )
+            pause(_DELIVERY_PAUSE_SECONDS)
     return parse_delivery(found)
 
 
@@ -205,15 +206,13 @@ def open_delivery(delivery: Delivery, v: Secret, node: str, boot_keys: BootKeys,
 
 def fetch(artefact: Artefact, place: Path, banks: frozenset[HashAlgorithm]) -> Digests:
     """Put a file at `place` when it is the one that the payload names; return its digests. Raises ServiceRefused."""
-    server, path = Server(artefact.address, None), urlsplit(artefact.address).path
     hashes = {bank: bank.new(b"") for bank in {*banks, HashAlgorithm.SHA256} if bank.new is not None}
     write_private(place, b"")
-    with place.open("wb") as file:
-        for piece in server.pieces(path, artefact.size_bytes):
+    with closing(Server(artefact.address, None)) as server, place.open("wb") as file:
+        for piece in server.pieces(urlsplit(artefact.address).path, artefact.size_bytes):
             file.write(piece)
             for digest in hashes.values():
                 digest.update(piece)
-    server.close()
     digests = {bank: digest.digest() for bank, digest in hashes.items()}
     if digests[HashAlgorithm.SHA256] != artefact.sha256:
         place.unlink()

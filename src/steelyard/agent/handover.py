@@ -1,4 +1,4 @@
-"""What the next kernel is given: measured first, and the secrets in an archive that only its memory holds.
+"""What the next kernel is given, measured first.
 
 Nothing else of the boot chain uses PCR 13 (systemd extends 11 and 15 later, 16 and 23 can be reset by anyone).
 """
@@ -7,16 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from steelyard.evidence.cpio import make_archive, padding
 from steelyard.model.algorithms import HashAlgorithm
-from steelyard.model.secret import Secret
 
 HANDOVER_PCR: Final = 13
-FOLDER: Final = ".steelyard"
-"""Where the next system's first file system has the files."""
-
-_FOR_ROOT_ALONE: Final = 0o400
-_FOLDER_MODE: Final = 0o500
 
 Digests = Mapping[HashAlgorithm, bytes]
 
@@ -46,12 +39,3 @@ def plan_measurements(loaded: Loaded) -> list[tuple[str, Digests]]:
 def digests_of(data: bytes, banks: frozenset[HashAlgorithm]) -> Digests:
     """Return the digest of `data` for each bank."""
     return {bank: bank.digest(data) for bank in banks}
-
-
-def secrets_archive(initramfs_bytes: int, files: Mapping[str, Secret]) -> bytes:
-    """Return what is appended to an initramfs of this size, so that the next system finds `files` in /.steelyard.
-
-    Without the padding before it the kernel takes the archive for garbage.
-    """
-    contents = {f"{FOLDER}/{name}": content.reveal() for name, content in files.items()}
-    return padding(initramfs_bytes) + make_archive(contents, file_mode=_FOR_ROOT_ALONE, folder_mode=_FOLDER_MODE)

@@ -6,7 +6,7 @@ a tenant's mistake is to be named rather than acted on.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -28,6 +28,12 @@ _SCHEMA: Final = "steelyard.payload/1"
 _DOING: Final = "reading the payload"
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _EXPORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,222}", re.ASCII)
+_TARGET_NAME: Final = re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.:-]{1,211}", re.ASCII)
+"""Source: RFC 7143, section 4.2.7."""
+_MOST_LUN: Final = 0xFF
+_CHAP_USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+_CHAP_SECRET: Final = re.compile(r"[A-Za-z0-9._~+/=-]{12,128}", re.ASCII)
+"""What no settings file takes for anything else; 96 bits at least. Source: RFC 7143, section 9.2.1."""
 _SHA256_BYTES: Final = 32
 RESERVED_FILES: Final = frozenset({"root.json", "wireguard.key"})
 """What the agent itself puts beside the tenant's files."""
@@ -68,6 +74,29 @@ class NbdVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class IscsiVolume:
+    """A volume served by iSCSI, with CHAP both ways.
+
+    user, password                what the node proves itself with.
+    target_user, target_password  what the target does.
+    luks_header                   as above.
+    """
+
+    address: str
+    port: int
+    target: str
+    lun: int
+    user: str
+    password: Secret
+    target_user: str
+    target_password: Secret
+    luks_header: LuksHeader | None
+
+
+Volume = NbdVolume | IscsiVolume
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """What to start.
 
@@ -79,7 +108,7 @@ class Payload:
     kernel: Artefact
     initramfs: Artefact
     command_line: str
-    root: NbdVolume | None
+    root: Volume | None
     root_document: Secret | None
     files: Mapping[str, Secret]
 
@@ -119,31 +148,71 @@ def _artefact(fields: Fields, limit: Limit) -> Artefact:
     return artefact
 
 
-def _volume(fields: Fields) -> NbdVolume:
-    fields.choice("protocol", {"nbd": None})
-    export, address = fields.text("export"), fields.text("address")
-    if not _EXPORT_NAME.fullmatch(export):
-        raise fields.wrong("export", "the name of an export", export)
-    try:
-        ip_address(address)
-    except ValueError:
-        raise fields.wrong("address", "an IP address", address) from None
-    volume = NbdVolume(
-        address,
-        fields.integer("port", 1, 0xFFFF),
-        export,
-        fields.text("authority"),
-        fields.text("certificate"),
-        Secret(fields.text("key").encode()),
-        None if fields.null("luks_header") else _luks_header(fields.fields("luks_header")),
-    )
+def _volume(fields: Fields) -> Volume:
+    read: Callable[[Fields], Volume] = fields.choice("protocol", {"nbd": _nbd_volume, "iscsi": _iscsi_volume})
+    volume = read(fields)
     fields.end()
     return volume
 
 
-def _luks_header(fields: Fields) -> LuksHeader:
-    header = LuksHeader(fields.integer("size_bytes", 1, LUKS_HEADER_BYTES.most), _sha256(fields))
-    fields.end()
+def _nbd_volume(fields: Fields) -> NbdVolume:
+    return NbdVolume(
+        _ip_address(fields),
+        _port(fields),
+        _matching(fields, "export", _EXPORT_NAME, "the name of an export"),
+        fields.text("authority"),
+        fields.text("certificate"),
+        Secret(fields.text("key").encode()),
+        _luks_header(fields),
+    )
+
+
+def _iscsi_volume(fields: Fields) -> IscsiVolume:
+    volume = IscsiVolume(
+        _ip_address(fields),
+        _port(fields),
+        _matching(fields, "target", _TARGET_NAME, "the name of a target"),
+        fields.integer("lun", 0, _MOST_LUN),
+        _matching(fields, "user", _CHAP_USER, "a user's name"),
+        Secret(_matching(fields, "password", _CHAP_SECRET, "a password").encode()),
+        _matching(fields, "target_user", _CHAP_USER, "a user's name"),
+        Secret(_matching(fields, "target_password", _CHAP_SECRET, "a password").encode()),
+        _luks_header(fields),
+    )
+    if volume.password == volume.target_password:
+        # Whoever asks us for the proof that we asked the target for gets it. Source: RFC 7143, section 9.2.1.
+        raise fields.wrong("target_password", "another than password", "the same")
+    return volume
+
+
+def _ip_address(fields: Fields) -> str:
+    address = fields.text("address")
+    try:
+        ip_address(address)
+    except ValueError:
+        raise fields.wrong("address", "an IP address", address) from None
+    if "%" in address:  # a name of the sender's own, of which open-iscsi would make a file's name
+        raise fields.wrong("address", "an IP address without a zone", address)
+    return address
+
+
+def _port(fields: Fields) -> int:
+    return fields.integer("port", 1, 0xFFFF)
+
+
+def _matching(fields: Fields, name: str, pattern: re.Pattern[str], expected: str) -> str:
+    text = fields.text(name)
+    if not pattern.fullmatch(text):
+        raise fields.wrong(name, expected, text)
+    return text
+
+
+def _luks_header(fields: Fields) -> LuksHeader | None:
+    if fields.null("luks_header"):
+        return None
+    described = fields.fields("luks_header")
+    header = LuksHeader(described.integer("size_bytes", 1, LUKS_HEADER_BYTES.most), _sha256(described))
+    described.end()
     return header
 
 

@@ -1,15 +1,12 @@
-"""The programs that the agent runs: kexec, and what attaches a volume."""
+"""Runs programs, kexec among them, and writes the files that they are given secrets in."""
 
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
-from steelyard.agent.payload import NbdVolume
 from steelyard.model.errors import NodeFailed
 
-_DEVICE: Final = Path("/dev/nbd0")
 _LONGEST_SECONDS: Final = 60
 
 
@@ -25,25 +22,6 @@ def run(command: Sequence[str | Path]) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-200:]
         raise NodeFailed(doing, expected="it to end well", found=f"status {done.returncode}: {said}")
-
-
-@contextmanager
-def attached(volume: NbdVolume, work: Path) -> Iterator[Path]:
-    """Give the volume as a block device, read-only, for as long as the context lasts. Raises NodeFailed."""
-    files = {"authority": volume.authority.encode(), "certificate": volume.certificate.encode()}
-    paths = {name: write_private(work / f"nbd.{name}", content) for name, content in files.items()}
-    key = write_private(work / "nbd.key", volume.key.reveal())
-    run(["modprobe", "nbd"])
-    try:
-        tls: list[str | Path] = ["-cacertfile", paths["authority"], "-certfile", paths["certificate"], "-keyfile", key]
-        run(["nbd-client", volume.address, str(volume.port), _DEVICE, "-N", volume.export, "-readonly", *tls])
-    finally:
-        key.unlink()
-    try:
-        yield _DEVICE
-    finally:
-        # Its export may serve one session only: the next system is to find it free.
-        run(["nbd-client", "-d", _DEVICE])
 
 
 def write_private(path: Path, content: bytes) -> Path:

@@ -2,12 +2,13 @@
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
 from steelyard.agent.parameters import OnFailure, is_address, parse_parameters
-from steelyard.agent.payload import LuksHeader, parse_payload
+from steelyard.agent.payload import IscsiVolume, LuksHeader, NbdVolume, parse_payload
 from steelyard.agent.protocol import (
     NodeEvidence,
     NodeKeys,
@@ -48,6 +49,18 @@ ROOT: Final[dict[str, Any]] = {
     "authority": CERTIFICATE,
     "certificate": CERTIFICATE,
     "key": "the private key",
+    "luks_header": {"size_bytes": 16, "sha256": "cd" * 32},
+}
+ISCSI_ROOT: Final[dict[str, Any]] = {
+    "protocol": "iscsi",
+    "address": "10.0.0.1",
+    "port": 3260,
+    "target": "iqn.2026-11.internal.steelyard:0a1b",
+    "lun": 1,
+    "user": "node",
+    "password": "abcdefghijklmnop",
+    "target_user": "steelyard",
+    "target_password": "ABCDEFGHIJKLMNOP",
     "luks_header": {"size_bytes": 16, "sha256": "cd" * 32},
 }
 PAYLOAD: Final[dict[str, Any]] = {
@@ -122,30 +135,78 @@ def test_a_payload_is_read() -> None:
     payload = parse_payload(Secret(encoded(PAYLOAD)))
     assert payload.kernel.sha256 == payload.initramfs.sha256 == b"\xab" * 32
     assert payload.files == {"luks.key": Secret(b"secret")}
-    assert payload.root is not None
-    assert payload.root.key == Secret(b"the private key")
-    assert payload.root.luks_header == LuksHeader(16, b"\xcd" * 32)
+    header = LuksHeader(16, b"\xcd" * 32)
+    key = Secret(b"the private key")
+    assert payload.root == NbdVolume("10.0.0.1", 10809, "volume-1", CERTIFICATE, CERTIFICATE, key, header)
     assert payload.root_document is not None
     assert json.loads(payload.root_document.reveal()) == ROOT
     assert parse_payload(Secret(encoded(PAYLOAD | {"root": None}))).root is None
+    plain = parse_payload(Secret(encoded(PAYLOAD | {"root": ROOT | {"luks_header": None}}))).root
+    assert plain is not None
+    assert plain.luks_header is None
+
+
+def test_a_payload_whose_root_is_served_by_iscsi_is_read() -> None:
+    payload = parse_payload(Secret(encoded(PAYLOAD | {"root": ISCSI_ROOT})))
+    assert payload.root == IscsiVolume(
+        "10.0.0.1",
+        3260,
+        "iqn.2026-11.internal.steelyard:0a1b",
+        1,
+        "node",
+        Secret(b"abcdefghijklmnop"),
+        "steelyard",
+        Secret(b"ABCDEFGHIJKLMNOP"),
+        LuksHeader(16, b"\xcd" * 32),
+    )
+    assert payload.root_document is not None
+    assert json.loads(payload.root_document.reveal()) == ISCSI_ROOT
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"kernel": ARTEFACT | {"sha256": "ab" * 31}},
+        {"kernel": ARTEFACT | {"more": 1}},
         {"kernel": ARTEFACT | {"address": "ftp://10.0.0.1/kernel"}},
         {"initramfs": ARTEFACT | {"size_bytes": 0}},
         {"initramfs": ARTEFACT | {"size_bytes": 2**40}},
         {"command_line": "quiet\ninit=/bin/sh"},
         {"root": ROOT | {"export": "-d"}},
         {"root": ROOT | {"address": "--help"}},
+        {"root": ROOT | {"address": "fe80::1%.."}},
+        {"root": ROOT | {"port": 0}},
+        {"root": ROOT | {"port": 65536}},
         {"root": ROOT | {"protocol": "ftp"}},
+        {"root": ROOT | {"protocol": "iscsi"}},
+        {"root": ISCSI_ROOT | {"protocol": "nbd"}},
+        {"root": ROOT | {"luks_header": {"size_bytes": 0, "sha256": "cd" * 32}}},
+        {"root": ROOT | {"luks_header": {"size_bytes": 16, "sha256": "cd" * 32, "more": 1}}},
         {"root": ROOT | {"luks_header": {"size_bytes": 16, "sha256": ""}}},
         {"files": {"../../init": "c2VjcmV0"}},
         {"files": {"wireguard.key": "c2VjcmV0"}},
         {"files": {"root.json": "c2VjcmV0"}},
         {"more": "c2VjcmV0"},
+        *(
+            {"root": ISCSI_ROOT | changed}
+            for changed in (
+                {"target": "../../iqn.2026-11.a"},
+                {"target": "iqn.2026-11.a/b"},
+                {"target": "--logout"},
+                {"target": "iqn.2026-11." + "a" * 212},
+                {"address": "fe80::1%.."},
+                {"lun": -1},
+                {"lun": 256},
+                {"user": "node\nnode.session.auth.authmethod = None"},
+                {"target_user": ""},
+                {"password": "eleven-char"},
+                {"password": "abcdefghijklmnop\nnode.session.auth.authmethod = None"},
+                {"password": "a" * 129},
+                {"target_password": "ABCDEFGH IJKLMNOP"},
+                {"target_password": ISCSI_ROOT["password"]},
+                {"more": "fields"},
+            )
+        ),
     ],
 )
 def test_a_payload_with_anything_else_in_it_is_refused(changed: dict[str, Any]) -> None:
@@ -220,6 +281,23 @@ CHALLENGE: Final[dict[str, Any]] = {
 def test_a_challenge_that_asks_for_less_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises((MalformedMessage, WrongUse)):
         parse_challenge(encoded(CHALLENGE | changed))
+
+
+@pytest.mark.parametrize(
+    ("parse", "document"),
+    [
+        (parse_registered, {"registration": "r1", "credential": "Yg==", "expires": EXPIRES}),
+        (parse_session, {"token": "abc", "expires": EXPIRES}),
+        (parse_challenge, CHALLENGE),
+        (parse_verdict, {"verdict": "token"}),
+        (parse_share, {"share": "Yg=="}),
+        (parse_delivery, {"share": "Yg==", "tag": "Yw==", "payload": "ZA=="}),
+    ],
+)
+def test_an_answer_with_more_in_it_is_refused(parse: Callable[[bytes], object], document: dict[str, Any]) -> None:
+    parse(encoded(document))
+    with pytest.raises(MalformedMessage):
+        parse(encoded(document | {"more": 1}))
 
 
 def test_a_token_that_would_break_the_header_is_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 
 from steelyard.agent import airlock
+from steelyard.agent.console import Reporter
 from steelyard.agent.payload import LuksHeader
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import NodeFailed, TooLarge
@@ -45,3 +46,23 @@ def test_an_event_log_of_any_size_is_not_sent(tmp_path: Path) -> None:
 def test_a_machine_without_an_event_log_says_so(tmp_path: Path) -> None:
     with pytest.raises(NodeFailed, match="event log"):
         airlock._read_event_log(tmp_path / "none")
+
+
+def test_a_step_that_a_bug_ends_is_told_as_failed_without_what_the_bug_had_in_hand(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyError), Reporter().step("quoting"):
+        raise KeyError("a secret")
+    said = capsys.readouterr().out
+    assert "quoting: begun" in said
+    assert "quoting: failed KeyError" in said
+    assert "a secret" not in said
+
+
+def test_what_a_stranger_says_does_not_steer_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NodeFailed), Reporter().step("registering"):
+        raise NodeFailed("asking", expected="a good answer", found="\x1b[2J\nairlock: all is well" + "!" * 2000)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 2
+    assert len(said) < 1200

@@ -26,12 +26,14 @@ COMPONENT: Final = "airlock"
 _DOING: Final = "building the airlock image"
 _PACKAGES: Final = (
     "busybox-static",
+    "cryptsetup-bin",
     "kexec-tools",
     "nbd-client",
     "open-iscsi",
     "python3-minimal",
     "python3-tpm2-pytss",
     "systemd-boot-efi",
+    "wireguard-tools",
 )
 _WANTED: Final = re.compile(
     r"boot/vmlinuz-|usr/lib/modules/|usr/s?bin/[^/]+$|usr/lib64/|usr/lib/python3"

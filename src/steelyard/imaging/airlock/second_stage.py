@@ -16,7 +16,10 @@ _DOING: Final = "making the airlock's second stage"
 _PROGRAMS: Final = (
     "usr/bin/busybox",
     "usr/bin/python3",
-    "usr/sbin/iscsistart",
+    "usr/bin/wg",
+    "usr/sbin/cryptsetup",
+    "usr/sbin/iscsiadm",
+    "usr/sbin/iscsid",
     "usr/sbin/kexec",
     "usr/sbin/nbd-client",
 )
@@ -35,10 +38,12 @@ _PYTHON: Final = re.compile(
 )
 """What the agent imports, and of the standard library what its imports might reach."""
 
-_DRIVERS: Final = ("iscsi_tcp", "nbd")
-_APPLETS: Final = ("modprobe", "mount", "poweroff", "sh", "sleep")
+_DRIVERS: Final = ("dm_crypt", "iscsi_tcp", "nbd", "sd_mod", "wireguard")
+_APPLETS: Final = ("mkdir", "modprobe", "mount", "poweroff", "sh", "sleep")
 _OWN_PACKAGES: Final = ("agent", "evidence", "model")
 _SITE_PACKAGES: Final = "usr/lib/python3/dist-packages"
+_USERS: Final = "root:x:0:0:::\n"
+"""iscsid looks the name of its caller up there, and serves no other."""
 _MOUNT_POINTS: Final = ("dev", "proc", "run", "sys")
 
 
@@ -58,6 +63,7 @@ def make_second_stage(files: Files, modules: Modules, work: Path) -> tuple[bytes
         (root / path).symlink_to(target)
     for name in _MOUNT_POINTS:
         (root / name).mkdir()
+    (root / "etc/passwd").write_text(_USERS)
     init = root / "usr/sbin/init"
     init.write_bytes((resources.files("steelyard.imaging.airlock") / "init.sh").read_bytes())
     init.chmod(0o755)
@@ -77,7 +83,9 @@ def _links() -> Mapping[str, str]:
     """Return the links that are in no package: path -> target."""
     merged = {name: f"usr/{name}" for name in ("bin", "lib", "lib64", "sbin")}
     applets = {f"usr/bin/{name}": "busybox" for name in _APPLETS}
-    return {**merged, **applets, "usr/sbin/modprobe": "../bin/busybox", "etc/resolv.conf": "/run/resolv.conf"}
+    # What is only known on the node is in its memory; open-iscsi looks for its settings nowhere else.
+    changing = {"etc/resolv.conf": "/run/resolv.conf", "etc/iscsi": "/run/steelyard/iscsi"}
+    return {**merged, **applets, **changing, "usr/sbin/modprobe": "../bin/busybox"}
 
 
 def _place(place: Path, file: RegularFile | Link) -> None:
