@@ -1,0 +1,1 @@
+"""Images of systems for tenants, which open their root volume over the network."""
