@@ -25,6 +25,7 @@ class Part:
 
 
 MACHINES: Final = "Machines and networks"
+DISKS: Final = "Images and what machines boot"
 WHO: Final = "Who may"
 SERVICE: Final = "The service"
 EVIDENCE: Final = "Weighing"
@@ -37,6 +38,10 @@ PARTS: Final[Mapping[str, Part]] = {
     "switch": Part("switch", MACHINES, "Switches and what their ports carry."),
     "operation": Part("operation", MACHINES, "Follow, await and cancel what takes its time."),
     "inventory": Part("inventory", MACHINES, "Register a whole rack from a file."),
+    "image": Part("image", DISKS, "Golden images: import, share, export."),
+    "volume": Part("volume", DISKS, "Disks for nodes, made of images in no time."),
+    "boot": Part("boot", DISKS, "Say what a node boots over the network."),
+    "storage": Part("storage", DISKS, "Room for images and volumes, and what imaging is at."),
     "login": Part("login", WHO, "Say where the service is and where your token lies."),
     "project": Part("project", WHO, "Tenants, their quotas and members."),
     "account": Part("account", WHO, "Users and service accounts."),

@@ -12,11 +12,13 @@ from steelyard.cli.service import (
     show_operations,
     show_thing,
 )
-from steelyard.client import isolation
+from steelyard.client import imaging, isolation
+from steelyard.client.connection import Client
+from steelyard.client.imaging_objects import ImagingOperation
+from steelyard.client.objects import Operation
+from steelyard.model.errors import NotFound
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Operations: work on nodes that takes longer than an answer."
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operations: work that takes longer than an answer.")
 
 Identifier = Annotated[str, typer.Argument(metavar="ID", help="The operation's.")]
 
@@ -30,7 +32,7 @@ def list_operations(
     state: Annotated[str | None, typer.Option(help="Only pending, running, done, failed or cancelled.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List operations, the oldest first.
+    """List operations on nodes, the oldest first; those of imaging: `steelyard storage operations`.
 
     Example: `steelyard operation list --state pending`
     """
@@ -46,7 +48,7 @@ def show(identifier: Identifier, *, as_json: AsJson = False) -> None:
     Example: `steelyard operation show 01JD...`
     """
     with connected() as client:
-        show_thing(client.ask(isolation.read_operation(identifier)), as_json=as_json)
+        show_thing(_find(client, identifier), as_json=as_json)
 
 
 @app.command()
@@ -58,16 +60,27 @@ def wait(
     Example: `steelyard operation wait 01JD...`
     """
     with connected() as client:
-        operations = follow(client, [client.ask(isolation.read_operation(each)) for each in identifiers])
+        operations = follow(client, [_find(client, each) for each in identifiers])
     show_operations(operations, as_json=as_json)
     raise_failures(operations)
 
 
 @app.command()
 def cancel(identifier: Identifier, *, as_json: AsJson = False) -> None:
-    """Give an operation up: an attachment is taken back, power work not begun any more.
+    """Give an operation up: an attachment is taken back, power work not begun any more, half an image thrown away.
 
     Example: `steelyard operation cancel 01JD...`
     """
     with connected() as client:
-        show_thing(client.ask(isolation.cancel_operation(identifier)), as_json=as_json)
+        if isinstance(_find(client, identifier), Operation):
+            show_thing(client.ask(isolation.cancel_operation(identifier)), as_json=as_json)
+        else:
+            show_thing(client.ask(imaging.cancel_operation(identifier)), as_json=as_json)
+
+
+def _find(client: Client, identifier: str) -> Operation | ImagingOperation:
+    """Return an operation of whichever service has it. Raises NotFound."""
+    try:
+        return client.ask(isolation.read_operation(identifier))
+    except NotFound:
+        return client.ask(imaging.read_operation(identifier))

@@ -290,7 +290,7 @@ def sign(
     signed = parse_document(data, MANIFEST_BYTES, "reading a manifest to sign", MalformedReference).has("payload")
     envelope = parse_envelope(data) if signed else Envelope(PAYLOAD_TYPE, data, ())
     parse_manifest(envelope.payload)
-    write_file(out, add_signature(envelope, _read_private_key(key)).to_bytes())
+    write_file(out, add_signature(envelope, read_signing_key(key)).to_bytes())
 
 
 @app.command()
@@ -315,7 +315,8 @@ def _parse_signer(text: str) -> tuple[str, Ed25519PublicKey]:
     return name, explain.parse_public_key_text(encoded)
 
 
-def _read_private_key(path: Path) -> Ed25519PrivateKey:
+def read_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Return the private key in a file. Raises MalformedKey, WrongUse."""
     doing = f"reading the private key {path}"
     try:
         key = serialization.load_pem_private_key(read_file(path, SIGNING_KEY_BYTES), password=None)

@@ -12,11 +12,13 @@ from rich.status import Status
 from rich.text import Text
 
 from steelyard.cli.output import show_error, show_json, show_lines, show_table
-from steelyard.client import isolation
+from steelyard.client import accounts, isolation
 from steelyard.client.call import Call, Page
 from steelyard.client.codec import encode
 from steelyard.client.connection import Client, Service
-from steelyard.client.objects import Attachment, Operation
+from steelyard.client.imaging_objects import ImagingOperation
+from steelyard.client.objects import Attachment
+from steelyard.client.operations import AnyWork, Work, must_be_done
 from steelyard.client.settings import read_private_file, read_settings, read_token
 from steelyard.model.errors import SteelyardError, WrongUse
 from steelyard.model.limits import CREDENTIALS_FILE_BYTES
@@ -48,18 +50,44 @@ def connected() -> Iterator[Client]:
         yield client
 
 
-def completing(list_all: Callable[[], Call[Page[Any]]]) -> Callable[[str], list[str]]:
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "name", "") or thing.id)
+
+
+def completing(
+    list_all: Callable[[], Call[Page[Any]]], name: Callable[[Any], str] = _name
+) -> Callable[[str], list[str]]:
     """Return what completes names in a shell by asking the service; nothing where that does not work."""
 
     def complete(incomplete: str) -> list[str]:
         try:
             with connected() as client:
-                names = (str(getattr(thing, "name", "") or thing.id) for thing in client.every(list_all()))
+                names = map(name, client.every(list_all()))
                 return [name for name in names if name.startswith(incomplete)]
         except SteelyardError:
             return []
 
     return complete
+
+
+def own_project(client: Client, named: str | None) -> str:
+    """Return the project that was named, or else the caller's only one. Raises WrongUse."""
+    if named is not None:
+        return named
+    session = client.ask(accounts.read_session())
+    projects = [session.project] if session.project is not None else sorted(session.roles)
+    if len(projects) != 1:
+        expected = "--project, or PROJECT/NAME, as you are not in just one project"
+        raise WrongUse("choosing a project", expected=expected, found=", ".join(projects) or "none")
+    return projects[0]
+
+
+def place_of(client: Client, reference: str, project: str | None) -> tuple[str, str]:
+    """Return the project and the name that [PROJECT/]NAME means. Raises WrongUse."""
+    owner, slash, name = reference.rpartition("/")
+    if slash and project not in (None, owner):
+        raise WrongUse("choosing a project", expected=f"{owner}, as in {reference}, or none", found=f"{project}")
+    return own_project(client, owner if slash else project), name
 
 
 # -- what many commands take -------------------------------------------------------------------------------------------
@@ -166,7 +194,7 @@ def read_credentials(path: Path | None) -> dict[str, Secret] | None:
 # -- operations --------------------------------------------------------------------------------------------------------
 
 
-def run_operations(calls: Sequence[Call[Operation]], *, no_wait: bool, as_json: bool) -> None:
+def run_operations(calls: Sequence[Call[AnyWork]], *, no_wait: bool, as_json: bool) -> None:
     """Begin operations, follow them to their ends, print what came of each. Raises what ended the first that failed."""
     with connected() as client:
         operations = [client.ask(call) for call in calls]
@@ -177,7 +205,7 @@ def run_operations(calls: Sequence[Call[Operation]], *, no_wait: bool, as_json: 
         raise_failures(operations)
 
 
-def follow(client: Client, operations: Sequence[Operation]) -> list[Operation]:
+def follow(client: Client, operations: Sequence[AnyWork]) -> list[AnyWork]:
     """Return operations that are over, having shown how they went on: live on a terminal, as lines elsewhere."""
     ended = []
     with _Progress() as progress:
@@ -190,18 +218,18 @@ def follow(client: Client, operations: Sequence[Operation]) -> list[Operation]:
     return ended
 
 
-def show_operations(operations: Iterable[Operation], *, as_json: bool) -> None:
+def show_operations(operations: Iterable[AnyWork], *, as_json: bool) -> None:
     """Print operations, a row for each."""
-    columns = ("operation", "what", "node", "project", "state", "progress")
+    columns = ("operation", "what", "on", "project", "state", "progress")
     show_things(operations, columns, _operation_row, as_json=as_json)
 
 
-def raise_failures(operations: Sequence[Operation]) -> None:
+def raise_failures(operations: Sequence[Work]) -> None:
     """Raise what ended the first operation that was not done, having told of the others."""
     failures = []
     for operation in operations:
         try:
-            isolation.must_be_done(operation)
+            must_be_done(operation)
         except SteelyardError as failure:
             failures.append(failure)
     for other in failures[1:]:
@@ -210,10 +238,10 @@ def raise_failures(operations: Sequence[Operation]) -> None:
         raise failures[0]
 
 
-def _operation_row(operation: Operation) -> Sequence[str | None]:
+def _operation_row(operation: Work) -> Sequence[str | None]:
     failure = operation.failure or {}
     progress = failure.get("found") or operation.progress
-    return operation.id, operation.verb, operation.node, operation.project, operation.state, progress
+    return operation.id, operation.verb, operation.about, operation.project, operation.state, progress
 
 
 class _Progress:
@@ -224,9 +252,11 @@ class _Progress:
         self._status = Status("", console=self._console) if self._console.is_terminal else None
         self._last = ""
 
-    def show(self, operation: Operation) -> None:
+    def show(self, operation: Work) -> None:
         progress = f", {operation.progress}" if operation.progress else ""
-        words = printable(f"{operation.verb} {operation.node}: {operation.state}{progress}")
+        # Every percent is a line where nothing is written over.
+        share = _share(operation, 1 if self._status is not None else 10)
+        words = printable(f"{operation.verb} {operation.about}: {operation.state}{progress}{share}")
         if words == self._last:
             return
         self._last = words
@@ -243,3 +273,10 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._status.stop()
+
+
+def _share(operation: Work, step: int) -> str:
+    """Return how much of the work is done, in steps of so many percent, where that can be said."""
+    if not isinstance(operation, ImagingOperation) or not operation.total_bytes or operation.done_bytes is None:
+        return ""
+    return f" ({100 * operation.done_bytes // operation.total_bytes // step * step} %)"

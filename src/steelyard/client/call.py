@@ -41,6 +41,8 @@ class Call(Generic[T]):
     doing         for errors: what the caller wants.
     path          below the service's URL, as `path` makes it.
     version       only if the thing still has it; 0: only if it is not there yet. None: whatever it is.
+    content       bytes to be sent as they are, in place of `body`.
+    first_byte    the first one of a long answer that is wanted.
     repeatable    whether asking twice does no more than asking once, so that a lost answer is asked for again.
     wait_seconds  for how long the service may think before it answers.
     """
@@ -51,13 +53,20 @@ class Call(Generic[T]):
     read: Callable[[Answer], T]
     query: Query = ()
     body: Json = None
+    content: bytes | None = None
+    first_byte: int = 0
     version: int | None = None
     repeatable: bool = True
     wait_seconds: int = 0
 
     def headers(self) -> dict[str, str]:
         """Return the headers that belong to the request itself."""
-        return {} if self.version is None else {"If-Match": f'"{self.version}"'}
+        headers = {} if self.version is None else {"If-Match": f'"{self.version}"'}
+        if self.content is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        if self.first_byte:
+            headers["Range"] = f"bytes={self.first_byte}-"
+        return headers
 
     def result(self, answer: Answer) -> T:
         """Return what was answered. Raises the error that the service raised, or MalformedAnswer."""
@@ -109,3 +118,20 @@ def listing(doing: str, where: str, kind: type[T], query: Query = ()) -> Call[Pa
 def given(**parameters: str | int | None) -> Query:
     """Return the parameters that are not None, as a query."""
     return tuple((name, str(value)) for name, value in parameters.items() if value is not None)
+
+
+def putting(doing: str, where: str, body: Json, read: Callable[[Answer], T], version: int | None = None) -> Call[T]:
+    """Return the call that has something be as `body` says."""
+    # With If-Match, an answer that was lost and asked for again would be "changed" instead.
+    return Call(doing, "PUT", where, read, body=body, version=version, repeatable=version is None)
+
+
+def deleting(doing: str, where: str, version: int | None = None) -> Call[None]:
+    """Return the call that takes something away."""
+    # Asked for again, it would be "not found".
+    return Call(doing, "DELETE", where, nothing, version=version, repeatable=False)
+
+
+def waiting(seconds: int) -> str | None:
+    """Return how `wait` says for how long the service may think."""
+    return f"{seconds}s" if seconds else None

@@ -19,7 +19,8 @@ import httpx
 from steelyard.client import isolation
 from steelyard.client.call import SUCCESS, Answer, Call, Page
 from steelyard.client.events import EventReader
-from steelyard.client.objects import Event, Operation
+from steelyard.client.objects import Event
+from steelyard.client.operations import AnyWork, must_be_done, read_again
 from steelyard.client.problems import error_of
 from steelyard.model.errors import MalformedAnswer, SteelyardError, Unavailable, WrongUse
 from steelyard.model.limits import ANSWER_BYTES
@@ -38,6 +39,8 @@ MOST_PAUSE_SECONDS: Final = 30
 """The longest that a service's Retry-After is obeyed."""
 WAIT_SECONDS: Final = 10
 """How long one request waits for an operation; the next goes on waiting."""
+PARTIAL: Final = 206
+"""The status of an answer that is a part of the whole. Source: RFC 9110, section 15.3.7."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -175,21 +178,21 @@ class Client:
             yield from page.items
             following = page.following
 
-    def watch(self, operation: Operation, *, look_seconds: int = WAIT_SECONDS) -> Iterator[Operation]:
+    def watch(self, operation: AnyWork, *, look_seconds: int = WAIT_SECONDS) -> Iterator[AnyWork]:
         """Give the operation as it is, then at each look, until it is over; that one is the last.
 
         It ends by its deadline, as the service promises.
         """
         yield operation
         while not operation.over:
-            operation = self.ask(isolation.read_operation(operation.id, wait_seconds=look_seconds))
+            operation = self.ask(read_again(operation, wait_seconds=look_seconds))
             yield operation
 
-    def wait_for(self, operation: Operation) -> Operation:
+    def wait_for(self, operation: AnyWork) -> AnyWork:
         """Return the operation when it is done. Raises the error that ended it, or WrongState if cancelled."""
         for seen in self.watch(operation):
             operation = seen
-        return isolation.must_be_done(operation)
+        return must_be_done(operation)
 
     @contextmanager
     def events(self, after: int | None = None) -> Iterator[Iterator[Event]]:
@@ -214,9 +217,35 @@ class Client:
             yield from reader.feed(part)
         raise _stream_ended(self.service, None)
 
+    @contextmanager
+    def pieces(self, call: Call[None]) -> Iterator[Iterator[bytes]]:
+        """Give a long answer from `first_byte` on, piece by piece, for as long as the context is open.
+
+        Raises the error that the service raised, MalformedAnswer; Unavailable when it breaks off: ask for the rest.
+        """
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            with self._http.stream(call.method, call.path, headers=call.headers(), timeout=timeout) as response:
+                if response.status_code not in SUCCESS:
+                    raise error_of(response.status_code, response.read(), call.doing)
+                if (response.status_code == PARTIAL) != bool(call.first_byte):
+                    expected = f"what comes from byte {call.first_byte} on"
+                    raise MalformedAnswer(call.doing, expected=expected, found=f"status {response.status_code}")
+                yield response.iter_raw()
+        except httpx.HTTPError as failure:
+            expected = f"an answer of {self.service.url}"
+            found = str(failure) or type(failure).__name__
+            raise Unavailable(call.doing, expected=expected, found=found) from failure
+
     def _send(self, call: Call[Any], timeout: httpx.Timeout) -> Answer:
         with self._http.stream(
-            call.method, call.path, params=call.query, json=call.body, headers=call.headers(), timeout=timeout
+            call.method,
+            call.path,
+            params=call.query,
+            json=call.body,
+            content=call.content,
+            headers=call.headers(),
+            timeout=timeout,
         ) as response:
             body = _Body(call.doing)
             for part in response.iter_raw():
@@ -235,7 +264,7 @@ class Client:
 
 
 class AsyncClient:
-    """A service, asked by tasks of one event loop. Each method is that of `Client`, awaited."""
+    """A service, asked by tasks of one event loop. Each method is that of `Client`, awaited; long answers are not."""
 
     def __init__(self, service: Service, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.service = service
@@ -270,18 +299,18 @@ class AsyncClient:
                 yield item
             following = page.following
 
-    async def watch(self, operation: Operation, *, look_seconds: int = WAIT_SECONDS) -> AsyncIterator[Operation]:
+    async def watch(self, operation: AnyWork, *, look_seconds: int = WAIT_SECONDS) -> AsyncIterator[AnyWork]:
         """Give the operation as it is, then at each look, until it is over."""
         yield operation
         while not operation.over:
-            operation = await self.ask(isolation.read_operation(operation.id, wait_seconds=look_seconds))
+            operation = await self.ask(read_again(operation, wait_seconds=look_seconds))
             yield operation
 
-    async def wait_for(self, operation: Operation) -> Operation:
+    async def wait_for(self, operation: AnyWork) -> AnyWork:
         """Return the operation when it is done."""
         async for seen in self.watch(operation):
             operation = seen
-        return isolation.must_be_done(operation)
+        return must_be_done(operation)
 
     @asynccontextmanager
     async def events(self, after: int | None = None) -> AsyncIterator[AsyncIterator[Event]]:
@@ -306,7 +335,13 @@ class AsyncClient:
 
     async def _send(self, call: Call[Any], timeout: httpx.Timeout) -> Answer:
         async with self._http.stream(
-            call.method, call.path, params=call.query, json=call.body, headers=call.headers(), timeout=timeout
+            call.method,
+            call.path,
+            params=call.query,
+            json=call.body,
+            content=call.content,
+            headers=call.headers(),
+            timeout=timeout,
         ) as response:
             body = _Body(call.doing)
             async for part in response.aiter_raw():

@@ -5,11 +5,11 @@ before it fails; what it wanted of a switch stays wanted.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final, TypeVar
+from typing import Final
 
-from steelyard.client.call import Answer, Call, Page, given, listing, nothing, path, reading
+from steelyard.client.call import Call, Page, deleting, given, listing, nothing, path, putting, reading, waiting
 from steelyard.client.codec import Json
 from steelyard.client.objects import (
     Allocation,
@@ -31,11 +31,7 @@ from steelyard.client.objects import (
     Switch,
     VerdictAdmission,
 )
-from steelyard.client.problems import BY_CODE
-from steelyard.model.errors import DeviceError, WrongState
 from steelyard.model.secret import Secret
-
-T = TypeVar("T")
 
 Credentials = Mapping[str, Secret]
 
@@ -61,12 +57,12 @@ def put_project(name: str, *, node_quota: int, network_quota: int, version: int 
     """Make a project, or change its quotas."""
     doing = f"writing project {name}"
     body: Json = {"node_quota": node_quota, "network_quota": network_quota}
-    return _put(doing, path("projects", name), body, reading(Project, doing), version)
+    return putting(doing, path("projects", name), body, reading(Project, doing), version)
 
 
 def delete_project(name: str) -> Call[None]:
     """Take a project away; it has no nodes and owns no networks."""
-    return _delete(f"deleting project {name}", path("projects", name))
+    return deleting(f"deleting project {name}", path("projects", name))
 
 
 def allocate(
@@ -83,7 +79,7 @@ def allocate(
     """
     doing = f"allocating {count} nodes to {project} as {name}"
     body: Json = {"count": count, "labels": dict(labels or {}), "nodes": None if nodes is None else list(nodes)}
-    return _put(doing, path("projects", project, "allocations", name), body, reading(Allocation, doing))
+    return putting(doing, path("projects", project, "allocations", name), body, reading(Allocation, doing))
 
 
 def read_allocation(project: str, name: str) -> Call[Allocation]:
@@ -131,24 +127,24 @@ def put_node(
         "identity": asdict(identity),
         "bmc": {"driver": bmc.driver, "address": dict(bmc.address), "credentials": _revealed(credentials)},
     }
-    return _put(doing, path("nodes", name), body, reading(Node, doing), version)
+    return putting(doing, path("nodes", name), body, reading(Node, doing), version)
 
 
 def delete_node(name: str) -> Call[None]:
     """Take a node out of the rack."""
-    return _delete(f"deleting node {name}", path("nodes", name))
+    return deleting(f"deleting node {name}", path("nodes", name))
 
 
 def put_nic(node: str, name: str, *, mac: str, port: PortName | None) -> Call[Nic]:
     """Register a NIC, and at which port its cable ends; None: at none."""
     doing = f"writing NIC {name} of node {node}"
     body: Json = {"mac": mac, "port": None if port is None else asdict(port)}
-    return _put(doing, path("nodes", node, "nics", name), body, reading(Nic, doing))
+    return putting(doing, path("nodes", node, "nics", name), body, reading(Nic, doing))
 
 
 def delete_nic(node: str, name: str) -> Call[None]:
     """Take a NIC out of a node."""
-    return _delete(f"deleting NIC {name} of node {node}", path("nodes", node, "nics", name))
+    return deleting(f"deleting NIC {name} of node {node}", path("nodes", node, "nics", name))
 
 
 def list_attachments(*, node: str | None = None, network: str | None = None) -> Call[Page[Attachment]]:
@@ -165,7 +161,7 @@ def attach(
     """
     doing = f"attaching {nic} of {node} to {network}"
     body: Json = {"tagged": tagged, "verdict": verdict, "seconds": seconds}
-    return _put(doing, path("nodes", node, "nics", nic, "attachments", network), body, reading(Operation, doing))
+    return putting(doing, path("nodes", node, "nics", nic, "attachments", network), body, reading(Operation, doing))
 
 
 def detach(node: str, nic: str, network: str, *, seconds: int = SECONDS) -> Call[Operation]:
@@ -187,14 +183,14 @@ def set_boot_device(node: str, device: str, *, once: bool = False, seconds: int 
     """Let a node start from "network", "disk" or its "default"; the next time only, or always."""
     doing = f"setting the boot device of node {node}"
     body: Json = {"device": device, "once": once, "seconds": seconds}
-    return _put(doing, path("nodes", node, "boot-device"), body, reading(Operation, doing))
+    return putting(doing, path("nodes", node, "boot-device"), body, reading(Operation, doing))
 
 
 def quarantine(node: str, why: str, *, seconds: int = SECONDS) -> Call[Operation]:
     """Cut every port of a node now, ahead of every queue. Only a release leads out."""
     doing = f"quarantining node {node}"
     body: Json = {"why": why, "seconds": seconds}
-    return _put(doing, path("nodes", node, "quarantine"), body, reading(Operation, doing))
+    return putting(doing, path("nodes", node, "quarantine"), body, reading(Operation, doing))
 
 
 def release(
@@ -207,19 +203,19 @@ def release(
     """
     doing = f"releasing node {node}"
     body: Json = {"to": to, "why": why, "waives": list(waives), "seconds": seconds}
-    return _put(doing, path("nodes", node, "release"), body, reading(Operation, doing))
+    return putting(doing, path("nodes", node, "release"), body, reading(Operation, doing))
 
 
 def keep_for_maintenance(node: str, why: str) -> Call[Node]:
     """Take a free node out of what can be allocated."""
     doing = f"keeping node {node} for maintenance"
-    return _put(doing, path("nodes", node, "maintenance"), {"why": why}, reading(Node, doing))
+    return putting(doing, path("nodes", node, "maintenance"), {"why": why}, reading(Node, doing))
 
 
 def reject_node(node: str, why: str) -> Call[Node]:
     """Take a node out for repair."""
     doing = f"rejecting node {node}"
-    return _put(doing, path("nodes", node, "reject"), {"why": why}, reading(Node, doing))
+    return putting(doing, path("nodes", node, "reject"), {"why": why}, reading(Node, doing))
 
 
 def list_holds(node: str) -> Call[Page[Hold]]:
@@ -230,12 +226,12 @@ def list_holds(node: str) -> Call[Page[Hold]]:
 def place_hold(node: str, name: str, why: str) -> Call[Hold]:
     """Keep a node from becoming free until this is lifted: something of its holder is still with it."""
     doing = f"placing hold {name} on node {node}"
-    return _put(doing, path("nodes", node, "holds", name), {"why": why}, reading(Hold, doing))
+    return putting(doing, path("nodes", node, "holds", name), {"why": why}, reading(Hold, doing))
 
 
 def lift_hold(node: str, name: str) -> Call[None]:
     """Take a hold off."""
-    return _delete(f"lifting hold {name} of node {node}", path("nodes", node, "holds", name))
+    return deleting(f"lifting hold {name} of node {node}", path("nodes", node, "holds", name))
 
 
 # -- consoles ----------------------------------------------------------------------------------------------------------
@@ -243,18 +239,18 @@ def lift_hold(node: str, name: str) -> Call[None]:
 
 def open_console(node: str) -> Call[None]:
     """Have a node's serial line recorded, if it is not already."""
-    return _put(f"opening the console of {node}", path("nodes", node, "console"), None, nothing)
+    return putting(f"opening the console of {node}", path("nodes", node, "console"), None, nothing)
 
 
 def close_console(node: str) -> Call[None]:
     """End the recording, and delete it."""
-    return _delete(f"closing the console of {node}", path("nodes", node, "console"))
+    return deleting(f"closing the console of {node}", path("nodes", node, "console"))
 
 
 def read_console(node: str, offset: int, *, wait_seconds: int = 0) -> Call[ConsoleOutput]:
     """Ask what a node said from an offset on; wait for something new if there is nothing."""
     doing = f"reading the console of {node}"
-    query = given(offset=offset, wait=_waiting(wait_seconds))
+    query = given(offset=offset, wait=waiting(wait_seconds))
     where = path("nodes", node, "console")
     return Call(doing, "GET", where, reading(ConsoleOutput, doing), query=query, wait_seconds=wait_seconds)
 
@@ -291,12 +287,12 @@ def put_switch(
     """Register a switch, or change how it is reached. `credentials` None keeps those that the service has."""
     doing = f"writing switch {name}"
     body: Json = {"driver": driver, "address": dict(address), "credentials": _revealed(credentials)}
-    return _put(doing, path("switches", name), body, reading(Switch, doing), version)
+    return putting(doing, path("switches", name), body, reading(Switch, doing), version)
 
 
 def delete_switch(name: str) -> Call[None]:
     """Take a switch out; it has no ports left."""
-    return _delete(f"deleting switch {name}", path("switches", name))
+    return deleting(f"deleting switch {name}", path("switches", name))
 
 
 def list_ports(switch: str) -> Call[Page[Port]]:
@@ -307,12 +303,12 @@ def list_ports(switch: str) -> Call[Page[Port]]:
 def put_port(switch: str, port: str) -> Call[Port]:
     """Take charge of a port: it is shut, and read back."""
     doing = f"writing port {port} of {switch}"
-    return _put(doing, path("switches", switch, "ports", port), None, reading(Port, doing))
+    return putting(doing, path("switches", switch, "ports", port), None, reading(Port, doing))
 
 
 def delete_port(switch: str, port: str) -> Call[None]:
     """Leave a port alone from now on; no NIC is plugged into it."""
-    return _delete(f"deleting port {port} of {switch}", path("switches", switch, "ports", port))
+    return deleting(f"deleting port {port} of {switch}", path("switches", switch, "ports", port))
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
@@ -354,12 +350,12 @@ def put_network(
         "members": members,
         "admission": None if admission is None else asdict(admission),
     }
-    return _put(doing, path("networks", name), body, reading(Network, doing), version)
+    return putting(doing, path("networks", name), body, reading(Network, doing), version)
 
 
 def delete_network(name: str) -> Call[None]:
     """Take a network away; nothing is attached, or still being taken off."""
-    return _delete(f"deleting network {name}", path("networks", name))
+    return deleting(f"deleting network {name}", path("networks", name))
 
 
 # -- operations --------------------------------------------------------------------------------------------------------
@@ -377,7 +373,7 @@ def read_operation(identifier: str, *, wait_seconds: int = 0) -> Call[Operation]
     """Ask how far an operation is; wait for its end as long as given."""
     doing = f"looking for operation {identifier}"
     where = path("operations", identifier)
-    query = given(wait=_waiting(wait_seconds))
+    query = given(wait=waiting(wait_seconds))
     return Call(doing, "GET", where, reading(Operation, doing), query=query, wait_seconds=wait_seconds)
 
 
@@ -385,18 +381,6 @@ def cancel_operation(identifier: str) -> Call[Operation]:
     """Give an operation up, where that is possible."""
     doing = f"cancelling operation {identifier}"
     return Call(doing, "DELETE", path("operations", identifier), reading(Operation, doing))
-
-
-def must_be_done(operation: Operation) -> Operation:
-    """Return an operation that did what it should. Raises the error that ended it; WrongState if it was cancelled."""
-    doing = f"{operation.verb} of node {operation.node} (operation {operation.id})"
-    if operation.state == "failed":
-        failure = operation.failure or {}
-        kind = BY_CODE.get(failure.get("code", ""), DeviceError)
-        raise kind(doing, expected=failure.get("expected", "it done"), found=failure.get("found", operation.progress))
-    if operation.state != "done":
-        raise WrongState(doing, expected="an operation that is done", found=operation.state)
-    return operation
 
 
 # -- audit, events, the rack -------------------------------------------------------------------------------------------
@@ -421,7 +405,7 @@ def follow_events(after: int | None) -> Call[None]:
 def import_inventory(document: Json) -> Call[Rack]:
     """Register a whole rack: what is in the file that `steelyard lab up` writes. Twice is as good as once."""
     doing = "importing an inventory"
-    return _put(doing, path("inventory"), document, reading(Rack, doing))
+    return putting(doing, path("inventory"), document, reading(Rack, doing))
 
 
 def read_health() -> Call[None]:
@@ -430,20 +414,6 @@ def read_health() -> Call[None]:
 
 
 # -- parts of calls ----------------------------------------------------------------------------------------------------
-
-
-def _put(doing: str, where: str, body: Json, read: Callable[[Answer], T], version: int | None = None) -> Call[T]:
-    # With If-Match, an answer that was lost and asked for again would be "changed" instead.
-    return Call(doing, "PUT", where, read, body=body, version=version, repeatable=version is None)
-
-
-def _delete(doing: str, where: str) -> Call[None]:
-    # Asked for again, it would be "not found".
-    return Call(doing, "DELETE", where, nothing, repeatable=False)
-
-
-def _waiting(seconds: int) -> str | None:
-    return f"{seconds}s" if seconds else None
 
 
 def _revealed(credentials: Credentials | None) -> Json:

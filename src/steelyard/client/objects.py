@@ -216,6 +216,16 @@ class Operation:
         """Whether nothing more comes."""
         return self.state in ENDED
 
+    @property
+    def about(self) -> str:
+        """What it is done to, in words."""
+        return f"node {self.node}"
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it is asked for again, below /v1."""
+        return ("operations", self.id)
+
 
 @dataclass(frozen=True, slots=True)
 class ConsoleOutput:

@@ -37,7 +37,7 @@ def documented(world: World) -> BaseSchema:
     return schemathesis.openapi.from_dict(document)
 
 
-@pytest.mark.parametrize("caller", ["provider", "member"])
+@pytest.mark.parametrize("caller", ["provider", pytest.param("member", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("route", ROUTES)
 def test_whatever_is_asked_is_answered_as_documented(
     world: World, url: str, documented: BaseSchema, route: str, caller: str

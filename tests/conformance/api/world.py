@@ -6,24 +6,31 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
+from steelyard.imaging import catalogue, outcomes
+from steelyard.imaging.objects import BootDirect, Protocol
+from steelyard.imaging.ports import NbdAccess
 from steelyard.isolation import consoles, operations, tables
 from steelyard.isolation.objects import PortName
 from steelyard.isolation.rack import put_port
+from steelyard.model.secret import Secret
 from steelyard.service import accounts
 from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Office, Right
 from steelyard.service.tables import tokens
 from tests.api import Api, make_token
+from tests.unit.imaging import rig as imaging_rig
+from tests.unit.imaging.rig import red
 from tests.unit.isolation import rig
 
 NAMES: Final = {
     "account": "newcomer",
     "allocation": "web",
     "hold": "volume",
+    "image": "debian",
     "name": "newcomer",
     "network": "lab",
     "nic": "nic0",
@@ -31,8 +38,12 @@ NAMES: Final = {
     "port": "Ethernet1/1/3",
     "project": "red",
     "switch": "s1",
+    "upload": "disk",
+    "volume": "spare",
 }
-"""What the routes are asked for, unless a row says another. `operation` and `token` are added when they are made."""
+"""What the routes are asked for, unless a row says another. `token` and operations are added when they are made."""
+DISK: Final = bytes(range(256)) * 4
+"""What is in the image."""
 
 
 class World:
@@ -40,7 +51,6 @@ class World:
 
     def __init__(self, api: Api, path: Path) -> None:
         self.api = api
-        self._path = path
         self.names = dict(NAMES)
         rack = api.rack
         for node in ("held", "spare"):
@@ -57,6 +67,7 @@ class World:
             consoles.open_console(tx, rig.PROVIDER, node="held")
             boss = accounts.sign_in(tx.connection, api.tokens["provider"], tx.now)
             accounts.put_account(tx, boss, "newcomer", accounts.Kind.USER, None, None)
+        self._make_storage()
         self.tokens = dict(api.tokens)
         newcomer = make_token(api.database, api.tokens["provider"], "newcomer")
         self.names["token"] = newcomer.split("_")[1]
@@ -79,28 +90,65 @@ class World:
         self._loop = asyncio.Runner()
         transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://api")
-        self._kept = path.with_suffix(".kept")
-        with sqlite3.connect(path) as now, sqlite3.connect(self._kept) as kept:
-            now.backup(kept)
+        self._now = sqlite3.connect(path)
+        self._kept = sqlite3.connect(path.with_suffix(".kept"))
+        self._now.backup(self._kept)
+        self._writes = self._count_writes()
 
-    def ask(self, route: str, token: str | None, names: Mapping[str, str], body: object) -> httpx.Response:
-        """Return the answer to a request, and have everything as it was before."""
+    def _make_storage(self) -> None:
+        """Have an image, an upload that has begun, and volumes: one at rest, one open, one that a node boots."""
+        storage = self.api.imaging
+        image = storage.image(red("debian"), imaging_rig.contents(len(DISK)))
+        self.api.storage.put_image(image.id, DISK)
+        for name in ("spare", "data", "root"):
+            storage.volume(red(name), red("debian"))
+        opening = storage.ask_open(red("data"))
+        access = NbdAccess(imaging_rig.NODE, 20000, "data", b"ca", b"certificate", Secret(b"tell nobody of this key"))
+        with storage.tx() as tx:
+            sealed = catalogue.seal_access(imaging_rig.SEALER, opening.target, access)
+            outcomes.opened(tx, opening, opening.target, sealed)
+        storage.do(storage.ask_boot("held", BootDirect("root", Protocol.NBD, None, {"user-data": "#cloud-config"})))
+        storage.begin_upload(red("disk"))
+        self.names["imaging_operation"] = storage.ask_image(red("fresh")).id
+
+    def ask(
+        self,
+        route: str,
+        token: str | None,
+        names: Mapping[str, str],
+        body: object,
+        query: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Return the answer to a request, and have everything as it was before. A body of bytes goes as it is."""
         method, path = route.split(" ")
         url = re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         # Else the event stream would go on for ever.
         self.api.front.stopping = route == "GET /v1/events"
-        answer = self._loop.run(self._client.request(method, url, headers=headers, json=body))
+        sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
+        answer = self.send(method, url, headers=headers, params=query, **sent)
         self.restore()
         return answer
 
+    def send(self, method: str, url: str, **request: Any) -> httpx.Response:
+        """Return the answer to a request, as httpx takes one."""
+        return self._loop.run(self._client.request(method, url, **request))
+
     def restore(self) -> None:
         """Have everything as it was made."""
-        with sqlite3.connect(self._kept) as kept, sqlite3.connect(self._path) as now:
-            kept.backup(now)
+        if self._count_writes() != self._writes:
+            self._kept.backup(self._now)
+            self._writes = self._count_writes()
+
+    def _count_writes(self) -> int:
+        """Return a number that is another one when somebody else has written to the database."""
+        number: int = self._now.execute("PRAGMA data_version").fetchone()[0]
+        return number
 
     def close(self) -> None:
         """End it."""
         self._loop.run(self._client.aclose())
         self._loop.close()
+        self._now.close()
+        self._kept.close()
         self.api.database.close()

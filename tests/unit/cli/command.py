@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,3 +38,9 @@ class Command:
             run()
         printed = self._capsys.readouterr()
         return Outcome(int(ended.value.code or 0), printed.out, printed.err)
+
+
+def sign_in(steelyard: Command, home: Path, who: str) -> None:
+    """Be one of the callers of a service that listens; see the fixture `home`."""
+    url = (home / "url").read_text()
+    assert steelyard("login", url, "--token-file", home / f"{who}.token").exit_code == 0

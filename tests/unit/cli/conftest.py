@@ -1,10 +1,47 @@
-"""The command line, for tests."""
+"""The command line, for tests, and a service that it speaks to."""
+
+import logging
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
 
 import pytest
+import structlog
 
+from steelyard.service.database import Database
+from steelyard.service.logs import LogForm, set_up_logs
+from tests.api import Api, listening, make_api
 from tests.unit.cli.command import Command
 
 
 @pytest.fixture
 def steelyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def api(sqlite_database: Database) -> Api:
+    api = make_api(sqlite_database)
+    for node in ("n1", "n2"):
+        api.rack.free(node, labels={"gpu": "yes" if node == "n1" else "no"})
+    return api
+
+
+@pytest.fixture
+def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home of somebody who may sign in as anyone; the service listens."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("STEELYARD_URL", "STEELYARD_CA", "STEELYARD_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for name, token in api.tokens.items():
+        path = tmp_path / f"{name}.token"
+        path.touch(mode=0o600)
+        path.write_text(token + "\n")
+    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
+    set_up_logs(LogForm.JSON, StringIO())  # the service's; they would be among what the commands print
+    with listening(api.app) as url:
+        (tmp_path / "url").write_text(url)
+        yield tmp_path
+    logging.getLogger().handlers = handlers
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()

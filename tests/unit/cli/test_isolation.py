@@ -1,54 +1,13 @@
 """The commands that speak to the isolation service, over HTTP to one that listens in this process. No keeper runs."""
 
 import json
-import logging
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 
-import pytest
-import structlog
-
-from steelyard.service.database import Database
-from steelyard.service.logs import LogForm, set_up_logs
-from tests.api import Api, listening, make_api
-from tests.unit.cli.command import Command
-
-
-@pytest.fixture
-def api(sqlite_database: Database) -> Api:
-    api = make_api(sqlite_database)
-    for node in ("n1", "n2"):
-        api.rack.free(node, labels={"gpu": "yes" if node == "n1" else "no"})
-    return api
-
-
-@pytest.fixture
-def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The home of somebody who may sign in as anyone; the service listens."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for variable in ("STEELYARD_URL", "STEELYARD_CA", "STEELYARD_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
-        monkeypatch.delenv(variable, raising=False)
-    for name, token in api.tokens.items():
-        path = tmp_path / f"{name}.token"
-        path.touch(mode=0o600)
-        path.write_text(token + "\n")
-    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
-    set_up_logs(LogForm.JSON, StringIO())  # the service's; they would be among what the commands print
-    with listening(api.app) as url:
-        (tmp_path / "url").write_text(url)
-        yield tmp_path
-    logging.getLogger().handlers = handlers
-    logging.getLogger().setLevel(level)
-    structlog.reset_defaults()
-
-
-def sign_in(steelyard: Command, home: Path, who: str) -> None:
-    url = (home / "url").read_text()
-    assert steelyard("login", url, "--token-file", home / f"{who}.token").exit_code == 0
+from tests.api import Api
+from tests.unit.cli.command import Command, sign_in
 
 
 def test_login_keeps_where_and_not_the_token(steelyard: Command, home: Path, api: Api) -> None:
