@@ -1,6 +1,6 @@
-"""A service with isolation's API, in this process or listening on a port, and callers of every kind.
+"""A service with the APIs of isolation and imaging, in this process or listening on a port, and callers of every kind.
 
-No keeper runs: what is wanted stays wanted until a test has it read back.
+No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
 
 import threading
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from steelyard.client.connection import Client, Service
+from steelyard.imaging import api as imaging
 from steelyard.isolation.api import Means, isolation_router
 from steelyard.isolation.ports import Drivers
 from steelyard.model.secret import Secret
@@ -26,6 +27,8 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
+from tests.fakes.storage import FakeStorage
+from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
 
@@ -34,9 +37,11 @@ START_SECONDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The service: its rack, its front, and a token of each caller by name."""
+    """The service: its rack, its images and volumes, its front, and a token of each caller by name."""
 
     rack: Rack
+    imaging: imaging_rig.World
+    storage: FakeStorage
     front: Front
     app: ASGIApp
     tokens: Mapping[str, str]
@@ -54,8 +59,13 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     """
     rack = make_rack(database)
     front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
-    app = make_app(front, [shared_router(), isolation_router(Means(SEALER, drivers, POOL))], "0")
-    return Api(rack, front, app, _make_callers(database))
+    storage = FakeStorage()
+    means = imaging.Means(
+        imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
+    )
+    routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
+    app = make_app(front, routers, "0")
+    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
 
 def _make_callers(database: Database) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Databases to test on: SQLite in a file and a real PostgreSQL, each test with a fresh one that has every table.
 
+./check fast has SQLite alone, but for the tests marked `both_databases`: those of what is done for each in its own way.
+
 The PostgreSQL is the tests' own: one cluster per process of tests, on a socket in a directory of its own, run by a user
 without rights, and ended with the process.
 """
@@ -19,6 +21,7 @@ from typing import Final
 import psycopg
 import pytest
 
+from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
 from steelyard.service.migrating import SERVICE, migrate
@@ -30,7 +33,7 @@ START_SECONDS: Final = 30
 
 def make_tables(database: Database) -> None:
     """Bring an empty database to what the services expect."""
-    migrate(database, SERVICE, ISOLATION)
+    migrate(database, SERVICE, ISOLATION, IMAGING)
 
 
 class Cluster:
@@ -135,7 +138,14 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]
     yield from _opened(f"sqlite:///{path}")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for `database` on each kind."""
+    if "database" in metafunc.fixturenames:
+        slow = [] if metafunc.definition.get_closest_marker("both_databases") else [pytest.mark.slow]
+        metafunc.parametrize("database", ["sqlite", pytest.param("postgresql", marks=slow)], indirect=True)
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A fresh database with every table, of each kind. Another process reaches it by its `url`."""
     if request.param == "sqlite":

@@ -19,7 +19,7 @@ from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.pcrs import PcrValues
 from tests.unit.evidence.ima.lists import BOOT_PCRS, Blob, Digest, Entry, Form, boot_aggregate, ng, pcr10, write
 
-pytestmark = pytest.mark.benchmark(timer=time.process_time)
+pytestmark = [pytest.mark.slow, pytest.mark.benchmark(timer=time.process_time)]
 
 SHA256 = HashAlgorithm.SHA256
 START = ImaPosition.start(SHA256)

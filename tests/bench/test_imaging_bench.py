@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from steelyard.imaging.ports import ImageFormat
+from steelyard.imaging.ports import UNWATCHED, ImageFormat
 from steelyard.imaging.stores.directory import DirectoryStore
 from tests.conformance.imaging.exports import KINDS, LOOPBACK, open_export
+
+pytestmark = pytest.mark.slow
 
 IMAGE_BYTES = 10 * 10**9 // 512 * 512
 DATA_BYTES = 64 * 2**20
@@ -30,7 +32,7 @@ def store() -> Iterator[DirectoryStore]:
         file.write(os.urandom(DATA_BYTES))
         file.truncate(IMAGE_BYTES)
     store = DirectoryStore(place / "store")
-    store.import_image("golden", place / "raw", ImageFormat.RAW, None, IMAGE_BYTES)
+    store.import_image("golden", place / "raw", ImageFormat.RAW, None, IMAGE_BYTES, UNWATCHED)
     yield store
     shutil.rmtree(place)
 

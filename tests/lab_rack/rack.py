@@ -1,13 +1,11 @@
 """A rack that runs, and the tools of a data centre to handle it with: ipmitool, sushy, OVSDB, frames on a wire."""
 
-import ctypes
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fcntl import ioctl
@@ -25,11 +23,11 @@ from steelyard.lab.plan import Machines
 from steelyard.lab.preflight import look_at_computer, problems
 from steelyard.lab.rack import STANDARD_SHAPE
 from steelyard.model.inventory import Inventory, Node, decode_inventory
+from tests.namespaces import within
 from tests.tpm import require_programs
 
 T = TypeVar("T")
 
-_CLONE_NEWNET: Final = 0x40000000
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 _TEST_PROTOCOL: Final = b"\x88\xb5"
 """An EtherType for experiments. Source: IEEE 802, section 9.2.4."""
@@ -112,16 +110,7 @@ class Rack:
 
     def within(self, act: Callable[[], T]) -> T:
         """Return what `act` does in the rack's namespace: sockets that it opens are there, and stay so."""
-        with ThreadPoolExecutor(1, initializer=self._enter) as thread:
-            return thread.submit(act).result()
-
-    def _enter(self) -> None:
-        handle = os.open(NAMESPACES / self.namespace, os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(handle, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-        finally:
-            os.close(handle)
+        return within(self.namespace, act)
 
     # -- IPMI and Redfish --
 

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from struct import pack
 
 import pytest
 
@@ -172,3 +173,29 @@ def test_a_forgetful_switch_carries_everything_after_a_restart(rack: Rack, wires
     assert rack.ovs_vsctl("get", "port", "n2-nic0", "tag").stdout == "[]\n"
     wait_until("frames pass that should not", lambda: _passes(wires))
     wait_until("frames of any VLAN pass", lambda: _passes(wires, 300))
+
+
+def test_a_services_address_is_heard_over_its_vlan_alone(rack: Rack) -> None:
+    rack.lab("service", "101", "10.101.0.1/24")
+    [card] = [line.split()[2] for line in rack.run(["ip", "-br", "link", "show", "vlan101"]).stdout.splitlines()]
+    rack.shut("n1")
+    wire = Wire(rack, "n1")
+    try:
+        assert _who_has(wire, "10.101.0.1") == set()
+        rack.put_on(101, "n1")
+        wait_until("the service is heard", lambda: _who_has(wire, "10.101.0.1") == {card})
+    finally:
+        wire.close()
+
+
+def _who_has(wire: Wire, address: str) -> set[str]:
+    """Return the cards that say, within a fifth of a second, that they have the address."""
+    question = pack("!HHBBH6s4x6x4s", 1, 0x0800, 6, 4, 1, wire.mac, socket.inet_aton(address))
+    wire.send_frame(b"\xff" * 6 + wire.mac + b"\x08\x06" + question)
+    answers: set[str] = set()
+    limit = time.monotonic() + 0.2
+    while time.monotonic() < limit:
+        frame = wire.hear()
+        if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2":
+            answers.add(frame[22:28].hex(":"))
+    return answers

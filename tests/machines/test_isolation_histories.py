@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -394,5 +395,5 @@ class Histories(RuleBasedStateMachine):
             assert caller not in (STRANGER, AUDITOR)
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.slow(Histories.TestCase)  # a few histories are in `fuzz`
 TestHistories.settings = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck), max_examples=60)

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 UNRESTRICTED = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign"
 NONCE = bytes(range(32))
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("endorsement_kind", EndorsementKind)
 def test_a_credential_for_every_endorsement_template_is_activated(

@@ -4,6 +4,8 @@ A boot that is said again begins anew: its volume is opened with a fresh credent
 the old one is cut.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import IPv4Address
@@ -50,17 +52,21 @@ def put_boot(
     what: BootWhat,
     limit: timedelta,
 ) -> Operation:
-    """Say what a node boots from now on; done when it is served.
+    """Say what a node boots from now on; done when it is served. Asked again until then, return the same operation.
 
     what  with names ("root", "blue/debian") in place of ids.
 
-    Raises NotAllowed, NotFound, WrongState, WrongUse, InUse, AlreadyThere, NotEnough.
+    Raises NotAllowed, NotFound, WrongState, WrongUse, TooLarge, InUse, AlreadyThere, NotEnough.
     """
     doing = f"saying what node {node} boots"
     rules.check_change(caller, Name(project, check_name(node, "node")), "node", doing)
     there = rules.find_network(networks, network, project)
-    rules.check_free(catalogue.live_on(tx.connection, catalogue.boot_target(project, node)), doing)
     before = catalogue.find_boot(tx.connection, project, node)
+    asked = _asked(network, mac, what)
+    work = catalogue.live_on(tx.connection, catalogue.boot_target(project, node))
+    if work is not None and work.verb is Verb.BOOT and work.parameters["asked"] == asked:
+        return work
+    rules.check_free(work, doing)
     if before is not None and before.state is BootState.ENDING:
         raise WrongState(doing, expected="the last boot to have ended", found="it is being ended")
     _check_card(tx, there, project, node, mac, doing)
@@ -84,7 +90,8 @@ def put_boot(
     _close_others(tx, project, node, None if volume is None else volume.id)
     if volume is not None and protocol is not None:
         _open(tx, volume.id, network, protocol, address, node)
-    parameters = {"network": network, "mac": str(mac), "address": str(address), "kind": encoded["kind"]}
+    kind = encoded["kind"]
+    parameters = {"network": network, "mac": str(mac), "address": str(address), "kind": kind, "asked": asked}
     return _begin(tx, caller.name, Verb.BOOT, project, node, limit, parameters)
 
 
@@ -125,7 +132,7 @@ def list_boots(
     connection: Connection, caller: Caller, *, project: str | None, after: Name | None, limit: int
 ) -> tuple[Boot, ...]:
     """Return what nodes boot, by project and node: all that the caller may know of, or one project's."""
-    query: Select[Any] = select(boots).order_by(boots.c.project, boots.c.node).limit(limit)
+    query: Select[Any] = select(boots).order_by(boots.c.project, boots.c.node).limit(rules.check_rows(limit))
     if project is not None:
         query = query.where(boots.c.project == project)
     if after is not None:
@@ -199,9 +206,15 @@ def _usable(tx: Transaction, caller: Caller, project: str, node: str, name: str,
     return volume
 
 
+def _asked(network: str, mac: MacAddress, what: BootWhat) -> str:
+    """Return the SHA-256, in hexadecimal, of what is asked for as it is asked for."""
+    said = [network, str(mac), catalogue.encode_boot_what(what)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def _address(tx: Transaction, network: BootNetwork, before: Boot | None) -> IPv4Address:
     """Return the node's address: the one that it had there, else the lowest that is free."""
-    if before is not None and before.network == network.name:
+    if before is not None and before.network == network.name and network.first <= before.address <= network.last:
         return before.address
     query = select(boots.c.address).where(boots.c.network == network.name)
     taken = {IPv4Address(address) for address in tx.connection.execute(query).scalars()}

@@ -56,7 +56,7 @@ from steelyard.imaging.tables import (
     volumes,
 )
 from steelyard.model.algorithms import HASH_BY_NAME
-from steelyard.model.errors import SteelyardError
+from steelyard.model.errors import ServiceUnready, SteelyardError
 from steelyard.model.network import MacAddress
 from steelyard.model.secret import Secret
 from steelyard.service import journal
@@ -257,10 +257,10 @@ def find_image(connection: Connection, name: Name) -> Image | None:
 
 def load_image(connection: Connection, identity: str) -> Image:
     """Return an image by its id."""
-    [image] = load_images(connection, images.c.id == identity) or [None]
-    if image is None:
+    found = load_images(connection, images.c.id == identity)
+    if not found:
         raise not_found(f"image {identity}")
-    return image
+    return found[0]
 
 
 def load_images(connection: Connection, *where: ColumnElement[bool], limit: int | None = None) -> tuple[Image, ...]:
@@ -325,6 +325,12 @@ def live_on(connection: Connection, target: str) -> Operation | None:
     """Return the work under way on an image, a volume or a boot; there is one at most."""
     found = live_operations(connection, operations.c.target == target)
     return found[0] if found else None
+
+
+def making_of(connection: Connection, verb: Verb, target: str) -> Operation:
+    """Return the operation that makes, or made, what is there: it has one, or would not be there any more."""
+    query = select(operations).where(operations.c.target == target, operations.c.verb == verb.value)
+    return operation_of(connection.execute(query).one())
 
 
 def work_with(connection: Connection, volume: str) -> Operation | None:
@@ -494,6 +500,21 @@ def access_document(access: Access) -> dict[str, Any]:
 def seal_access(sealer: Sealer, volume: str, access: Access) -> bytes:
     """Return it as the column `sealed` has it."""
     return sealer.seal(f"volume/{volume}", Secret(json.dumps(access_document(access)).encode()))
+
+
+def seal_anew(tx: Transaction, sealer: Sealer) -> Collection[str]:
+    """Let what opens volumes be sealed by the first key; return the ids of volumes whose access no key opens."""
+    lost = []
+    for row in tx.connection.execute(select(openings).where(openings.c.sealed.is_not(None))).all():
+        if sealer.is_current(row.sealed):
+            continue
+        try:
+            sealed = seal_access(sealer, row.volume, open_access(sealer, row.volume, row.sealed))
+        except ServiceUnready:
+            lost.append(row.volume)
+            continue
+        tx.connection.execute(update(openings).where(openings.c.volume == row.volume).values(sealed=sealed))
+    return lost
 
 
 def open_access(sealer: Sealer, volume: str, sealed: bytes) -> Access:

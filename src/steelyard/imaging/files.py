@@ -12,7 +12,7 @@ from typing import Final
 
 from steelyard.model.errors import StorageUnready
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMLINK})
 
 
 @contextmanager

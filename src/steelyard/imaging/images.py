@@ -17,15 +17,14 @@ from steelyard.imaging.objects import (
     ImageContents,
     Name,
     Operation,
-    OperationState,
     Public,
     Quota,
     Source,
     Verb,
     Visibility,
 )
-from steelyard.imaging.tables import boots, image_shares, images, operations, volumes
-from steelyard.model.errors import AlreadyThere, InUse, WrongState
+from steelyard.imaging.tables import boots, image_shares, images, volumes
+from steelyard.model.errors import AlreadyThere, InUse, WrongDigest, WrongState
 from steelyard.model.names import check_name
 from steelyard.service.authority import Caller, Right, not_found
 from steelyard.service.database import Transaction
@@ -48,17 +47,28 @@ def make_image(
     sha256     of the file that is fetched or was uploaded, 32 bytes; None if none was announced.
     signed_by  whose signature over it was checked; `sha256` is what was signed, then.
 
-    Raises NotAllowed, NotFound, WrongState, WrongUse, OverQuota, AlreadyThere.
+    Raises NotAllowed, NotFound, WrongState, WrongUse, WrongDigest, TooLarge, OverQuota, AlreadyThere, InUse.
     """
     doing = f"making image {name}"
     check_name(name.name, "image")
     rules.check_change(caller, name, "image", doing)
-    rules.check_visibility(caller, visibility, doing)
-    parameters, words, size = _look_at(tx, caller, name, source, doing)
-    parameters["sha256"] = "" if sha256 is None else sha256.hex()
+    asked = _asked(source)
     before = catalogue.find_image(tx.connection, name)
     if before is not None:
-        return _same_again(tx, before, parameters, doing)
+        # First of all: what it was made of may be gone by now, or in use.
+        made = catalogue.making_of(tx.connection, Verb.MAKE_IMAGE, before.id)
+        now = _identity(tx.connection, caller, name, source)
+        if (
+            not asked.items() <= made.parameters.items()
+            or now not in (None, made.parameters[asked["from"]])
+            or (sha256 is not None and sha256.hex() != made.parameters["sha256"])
+            or (before.signed_by, before.visibility) != (signed_by, visibility)
+        ):
+            raise AlreadyThere(doing, expected="a name that is not taken", found=f"an image from {before.source}")
+        return made
+    rules.check_visibility(caller, visibility, doing)
+    there, size, digest = _look_at(tx, caller, name, source, sha256, doing)
+    parameters = asked | there | {"sha256": "" if digest is None else digest.hex()}
     quotas.take(tx, default_quota, name.project, images=1, size_bytes=size)
     identity = catalogue.new_id("i")
     tx.connection.execute(
@@ -67,7 +77,7 @@ def make_image(
             project=name.project,
             name=name.name,
             visibility=catalogue.visibility_word(visibility),
-            source=words,
+            source=f"{asked['from']} {asked['named']}",
             expected_bytes=size,
             signed_by=signed_by,
             made_by=caller.name,
@@ -88,56 +98,75 @@ def make_image(
     )
 
 
-def _look_at(
-    tx: Transaction, caller: Caller, name: Name, source: Source, doing: str
-) -> tuple[dict[str, str], str, int]:
-    """Return what the worker needs to know of the source, the source in words, and how large it is as far as known."""
+def _asked(source: Source) -> dict[str, str]:
+    """Return the source as it is asked for, which can be compared when the thing itself is gone."""
     match source:
         case FromUpload(upload, form):
+            return {"from": "upload", "named": upload, "format": form.value}
+        case FromUrl(url, form):
+            return {"from": "url", "named": url, "format": form.value}
+        case FromVolume(volume):
+            return {"from": "volume", "named": str(volume)}
+        case FromImage(image):
+            return {"from": "image", "named": str(image)}
+
+
+def _identity(connection: Connection, caller: Caller, name: Name, source: Source) -> str | None:
+    """Return the id of what the source names now, as far as the caller may know of it."""
+    match source:
+        case FromUpload(upload, _):
+            there = catalogue.find_upload(connection, Name(name.project, upload))
+            return None if there is None else there.id
+        case FromUrl(url, _):
+            return url
+        case FromVolume(volume_name):
+            volume = catalogue.find_volume(connection, volume_name)
+            return volume.id if volume is not None and caller.sees(volume_name.project) else None
+        case FromImage(image_name):
+            image = catalogue.find_image(connection, image_name)
+            return image.id if image is not None and may_see(caller, image) else None
+
+
+def _look_at(
+    tx: Transaction, caller: Caller, name: Name, source: Source, sha256: bytes | None, doing: str
+) -> tuple[dict[str, str], int, bytes | None]:
+    """Return what the source is, how large the disk in it, and the digest of the file; as far as that is known."""
+    match source:
+        case FromUpload(upload, _):
             there = catalogue.find_upload(tx.connection, Name(name.project, upload))
             if there is None:
                 raise not_found(f"upload {upload}")
             if there.received_bytes < there.size_bytes:
                 found = f"{there.received_bytes} of {there.size_bytes} bytes"
                 raise WrongState(doing, expected="an upload that is complete", found=found)
-            return {"from": "upload", "upload": there.id, "format": form.value}, "an upload", 0
-        case FromUrl(url, form):
-            return {"from": "url", "url": url, "format": form.value}, url, 0
+            if sha256 not in (None, there.sha256):
+                raise WrongDigest(doing, expected="the SHA-256 that the upload was begun with", found="another")
+            # Its room is the upload's, until that goes for it.
+            return {"upload": there.id}, 0, there.sha256
+        case FromUrl(url, _):
+            return {"url": url}, 0, sha256
         case FromVolume(volume_name):
+            rules.check_no_file(sha256, "a volume", doing)
             volume = catalogue.find_volume(tx.connection, volume_name)
             if volume is None or not caller.sees(volume_name.project):
                 raise not_found(f"volume {volume_name}")
             rules.check_change(caller, volume_name, "volume", doing)
             opening = catalogue.find_opening(tx.connection, volume.id)
-            rules.check_at_rest(volume, opening, _other_work(tx, volume.id, name), doing)
-            return {"from": "volume", "volume": volume.id}, f"volume {volume_name}", volume.size_bytes
+            rules.check_at_rest(volume, opening, catalogue.work_with(tx.connection, volume.id), doing)
+            return {"volume": volume.id}, volume.size_bytes, None
         case FromImage(image_name):
+            rules.check_no_file(sha256, "an image", doing)
             image = find_usable(tx.connection, caller, image_name)
-            contents = rules.ready(image, doing)
-            return {"from": "image", "image": image.id}, f"image {image_name}", contents.size_bytes
-
-
-def _other_work(tx: Transaction, volume: str, image: Name) -> Operation | None:
-    """Return the work under way on a volume, or an image being made of it, unless it is this one."""
-    operation = catalogue.work_with(tx.connection, volume)
-    own = (image.project, f"image/{image.name}")
-    return None if operation is None or (operation.project, operation.subject) == own else operation
-
-
-def _same_again(tx: Transaction, before: Image, parameters: dict[str, str], doing: str) -> Operation:
-    """Return the operation that makes, or made, the image that is there, when it is the one that is asked for."""
-    query = select(operations).where(operations.c.target == before.id, operations.c.verb == Verb.MAKE_IMAGE.value)
-    for row in tx.connection.execute(query.order_by(operations.c.id.desc())):
-        operation = catalogue.operation_of(row)
-        if operation.parameters == parameters and operation.state is not OperationState.FAILED:
-            return operation
-    raise AlreadyThere(doing, expected="a name that is not taken", found=f"an image from {before.source}")
+            return {"image": image.id}, rules.ready(image, doing).size_bytes, None
 
 
 def set_visibility(
     tx: Transaction, caller: Caller, *, name: Name, visibility: Visibility, expected_version: int | None
 ) -> Image:
-    """Say who else may use an image. Volumes that stand on it stay. Raises NotAllowed, NotFound, Changed, TooLarge."""
+    """Say who else may use an image. Volumes that stand on it stay.
+
+    Raises NotAllowed, NotFound, WrongUse, Changed, TooLarge.
+    """
     doing = f"sharing image {name}"
     image = load_own(tx.connection, caller, name, doing)
     rules.check_version(f"image {name}", image.version, expected_version)
@@ -236,4 +265,4 @@ def list_images(
         where.append(or_(images.c.project.in_(seen), and_(images.c.digest.is_not(None), others)))
         if Right.READ not in caller.rights:
             return ()
-    return catalogue.load_images(connection, *where, limit=limit)
+    return catalogue.load_images(connection, *where, limit=rules.check_rows(limit))

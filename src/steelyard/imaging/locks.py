@@ -65,6 +65,15 @@ def keeping_away(path: Path, doing: str) -> Iterator[None]:
         yield
 
 
+def is_open(path: Path) -> bool:
+    """Say whether a QEMU has the image file open that is there by this name now."""
+    try:
+        with path.open("rb") as file:
+            return any(_taken(file.fileno(), _DOES + kind) for kind in range(_KINDS))
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def _as_a_user(path: Path, doing: str, forbidden: frozenset[int]) -> Iterator[None]:
     try:

@@ -148,7 +148,7 @@ class Image:
 
     contents   what is in it, once it is ready.
     source     in words, where it is from.
-    signed_by  SHA-256 of the public key (DER) whose signature over the file was checked; None: none was asked for.
+    signed_by  SHA-256 of the public key (32 bytes) whose signature over the file was checked; None: none was asked for.
     """
 
     id: str

@@ -31,7 +31,7 @@ def list_operations(
     limit: int,
 ) -> tuple[Operation, ...]:
     """Return the operations that the caller may know of, the oldest first."""
-    query: Select[Any] = select(operations).where(operations.c.id > after).order_by(operations.c.id).limit(limit)
+    query: Select[Any] = select(operations).where(operations.c.id > after).order_by(operations.c.id)
     for column, value in (
         (operations.c.project, project),
         (operations.c.verb, verb and verb.value),
@@ -41,7 +41,8 @@ def list_operations(
             query = query.where(column == value)
     if not caller.sees_all():
         query = query.where(operations.c.project.in_([each for each in caller.roles if caller.sees(each)]))
-    return tuple(catalogue.operation_of(row) for row in connection.execute(query))
+    rows = connection.execute(query.limit(rules.check_rows(limit)))
+    return tuple(catalogue.operation_of(row) for row in rows)
 
 
 def cancel(tx: Transaction, caller: Caller, *, operation: str) -> Operation:
@@ -52,7 +53,7 @@ def cancel(tx: Transaction, caller: Caller, *, operation: str) -> Operation:
     found = get_operation(tx.connection, caller, operation)
     doing = f"cancelling the {found.verb.value} of {found.subject}"
     caller.must_act_for(found.project, Right.IMAGES, doing)
-    if found.state is OperationState.CANCELLED or found.cancelling:
+    if found.state is OperationState.CANCELLED or (found.cancelling and not found.state.ended):
         return found
     if found.state.ended or found.verb in rules.UNSTOPPABLE:
         expected = "work that has not ended" if found.state.ended else "work that can be given up"

@@ -47,11 +47,11 @@ def begin(tx: Transaction, operation: Operation) -> Operation | None:
 
 def progress(tx: Transaction, operation: Operation, words: str, done: int | None, total: int | None) -> bool:
     """Write how far an operation is; return False when it is to be given up."""
-    its = operations.c.id == operation.id
-    tx.connection.execute(update(operations).where(its).values(progress=words, done_bytes=done, total_bytes=total))
+    its = and_(operations.c.id == operation.id, operations.c.state.in_(catalogue.LIVE))
+    said = {"progress": words, "done_bytes": done, "total_bytes": total}
+    told = tx.connection.execute(update(operations).where(its).values(said).returning(operations.c.cancelling))
     tx.wake(catalogue.topic_of(operation.id))
-    row = tx.connection.execute(select(operations.c.state, operations.c.cancelling).where(its)).one()
-    return not row.cancelling and row.state in catalogue.LIVE
+    return told.scalar() is False
 
 
 # -- done --------------------------------------------------------------------------------------------------------------
@@ -61,6 +61,9 @@ def image_made(tx: Transaction, operation: Operation, contents: ImageContents, d
     """Write that an image is ready; the upload that it was made of goes. Raises OverQuota."""
     if not _is_live(tx, operation):
         return
+    _done(tx, operation)
+    if upload := operation.parameters.get("upload"):
+        uploads.use_up(tx, upload)
     row = tx.connection.execute(select(images).where(images.c.id == operation.target)).one()
     quotas.take(tx, default_quota, operation.project, size_bytes=contents.size_bytes - row.expected_bytes)
     catalogue.bump(
@@ -73,9 +76,6 @@ def image_made(tx: Transaction, operation: Operation, contents: ImageContents, d
         boot=None if contents.boot is None else catalogue.encode_boot_found(contents.boot),
         boot_trouble=contents.boot_trouble,
     )
-    if upload := operation.parameters.get("upload"):
-        uploads.forget_upload(tx, upload)
-    _done(tx, operation)
 
 
 def volume_made(tx: Transaction, operation: Operation) -> None:
@@ -123,12 +123,19 @@ def closed(tx: Transaction, volume: str) -> None:
     gone = tx.connection.execute(
         delete(openings).where(openings.c.volume == volume, openings.c.state == OpeningState.CLOSING.value)
     )
-    if gone.rowcount and catalogue.load_volume(tx.connection, volume).keeping is Keeping.EPHEMERAL:
-        named = tx.connection.execute(select(boots_table.c.node).where(boots_table.c.volume == volume)).first()
-        if named is None:
-            name = catalogue.load_volume(tx.connection, volume).name
-            catalogue.forget_volume(tx, volume)
-            catalogue.record(tx, WORKER, "volume.thrown-away", f"volume/{name.name}", name.project)
+    if gone.rowcount:
+        _throw_away(tx, volume)
+
+
+def _throw_away(tx: Transaction, identity: str) -> None:
+    """Forget a volume that is ephemeral, if nothing has it open and no node boots it."""
+    volume = catalogue.load_volume(tx.connection, identity)
+    booting = tx.connection.execute(select(boots_table.c.node).where(boots_table.c.volume == identity)).first()
+    opening = catalogue.find_opening(tx.connection, identity)
+    if volume.keeping is Keeping.EPHEMERAL and booting is None and opening is None:
+        catalogue.forget_volume(tx, identity)
+        subject = f"volume/{volume.name.name}"
+        catalogue.record(tx, WORKER, "volume.thrown-away", subject, volume.name.project)
 
 
 def close_done(tx: Transaction, operation: Operation) -> None:
@@ -152,9 +159,13 @@ def boot_ended(tx: Transaction, operation: Operation) -> None:
     project, _, node = operation.target.partition("/")
     its = and_(boots_table.c.project == project, boots_table.c.node == node)
     ending = boots_table.c.state == BootState.ENDING.value
-    tx.connection.execute(delete(boots_table).where(its, ending))
-    for volume in opened_for(tx.connection, project, node):
+    gone = tx.connection.execute(delete(boots_table).where(its, ending).returning(boots_table.c.volume))
+    booted = gone.scalar()
+    opened = opened_for(tx.connection, project, node)
+    for volume in opened:
         closed(tx, volume)
+    if booted is not None and booted not in opened:
+        _throw_away(tx, booted)  # it was closed before this
     _done(tx, operation)
 
 
@@ -178,14 +189,28 @@ def cancelled(tx: Transaction, operation: Operation, *, actor: str) -> None:
         _take_back(tx, operation)
 
 
+def given_up(tx: Transaction, operation: Operation) -> None:
+    """End an operation that `progress` said is to be given up: out of time, or cancelled."""
+    if operation.deadline <= tx.now:
+        failed(tx, operation, _out_of_time(tx, operation))
+    else:
+        cancelled(tx, operation, actor=WORKER)
+
+
+def _out_of_time(tx: Transaction, operation: Operation) -> OutOfTime:
+    now = catalogue.load_operation(tx.connection, operation.id)
+    expected = f"it done by {operation.deadline.isoformat(timespec='seconds')}"
+    return OutOfTime(f"{operation.verb.value} of {operation.subject}", expected=expected, found=now.progress)
+
+
 def _take_back(tx: Transaction, operation: Operation) -> None:
     match operation.verb:
         case Verb.MAKE_IMAGE:
             catalogue.forget_image(tx, operation.target)
         case Verb.MAKE_VOLUME:
             catalogue.forget_volume(tx, operation.target)
-        case Verb.RESIZE:
-            # What it was; had the store grown it all the same, to ask again finds it so.
+        case Verb.RESIZE | Verb.ROLL_BACK:
+            # As it was: the worker has looked whether the store did it all the same.
             before = int(operation.parameters["before_bytes"])
             catalogue.bump(tx, volumes_table, operation.target, size_bytes=before)
         case Verb.OPEN:
@@ -194,7 +219,7 @@ def _take_back(tx: Transaction, operation: Operation) -> None:
         case Verb.BOOT:
             project, _, node = operation.target.partition("/")
             boots.begin_end(tx, WORKER, project, node, ENDING_LIMIT)
-        case Verb.ROLL_BACK | Verb.FLATTEN | Verb.CLOSE | Verb.END_BOOT:
+        case Verb.FLATTEN | Verb.CLOSE | Verb.END_BOOT:
             pass  # the volume is as it was; what is being ended is taken up again
 
 
@@ -219,18 +244,26 @@ def end_overdue(tx: Transaction) -> None:
         operations.c.state == OperationState.PENDING.value, operations.c.deadline <= tx.now
     )
     for operation in [catalogue.operation_of(row) for row in tx.connection.execute(query)]:
-        expected = f"it done by {operation.deadline.isoformat(timespec='seconds')}"
-        doing = f"{operation.verb.value} of {operation.subject}"
-        failed(tx, operation, OutOfTime(doing, expected=expected, found=operation.progress))
+        failed(tx, operation, _out_of_time(tx, operation))
     overdue = and_(operations.c.state == OperationState.RUNNING.value, operations.c.deadline <= tx.now)
     tx.connection.execute(update(operations).where(overdue).values(cancelling=True))
 
 
 def take_up_endings(tx: Transaction) -> None:
     """Begin again to end what is to end and nothing is under way with: an earlier try failed."""
-    closing = select(openings).where(openings.c.state == OpeningState.CLOSING.value, openings.c.node.is_(None))
+    closing = (
+        select(openings.c.volume, openings.c.node, volumes_table.c.project)
+        .join(volumes_table, volumes_table.c.id == openings.c.volume)
+        .where(openings.c.state == OpeningState.CLOSING.value)
+    )
     for row in tx.connection.execute(closing).all():
-        if catalogue.live_on(tx.connection, row.volume) is None:
+        # What was open for a boot is closed by the work on that.
+        boot = None if row.node is None else catalogue.find_boot(tx.connection, row.project, row.node)
+        for_boot = boot is not None and (
+            boot.state is BootState.ENDING
+            or catalogue.live_on(tx.connection, catalogue.boot_target(row.project, row.node)) is not None
+        )
+        if not for_boot and catalogue.live_on(tx.connection, row.volume) is None:
             begin_close(tx, row.volume)
     ending = select(boots_table).where(boots_table.c.state == BootState.ENDING.value)
     for row in tx.connection.execute(ending).all():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from steelyard.model.secret import Secret
 
@@ -38,7 +38,10 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """How large something seems, and how much room it takes beside what it shares with others."""
+    """How large something seems, and how much room it takes.
+
+    What several share is counted for one of them, or shared out among them: the sum over all is what all take.
+    """
 
     apparent_bytes: int
     real_bytes: int
@@ -75,6 +78,26 @@ A store elsewhere adds kinds of its own to both; exports go by these types alone
 """
 
 
+class Watch(Protocol):
+    """Is told how far long work is, and may end it."""
+
+    def step(self, done_bytes: int, total_bytes: int) -> None:
+        """Hear that so much of the work is done: some times a second, by the thread that asked for it.
+
+        What this raises, `Cancelled` if it is to be told, ends the work, which leaves nothing behind and raises it on.
+        The total is of the work, not of the disk, of which parts are read more than once.
+        """
+
+
+class _Unwatched:
+    def step(self, done_bytes: int, total_bytes: int) -> None:
+        """Let it go on."""
+
+
+UNWATCHED: Final[Watch] = _Unwatched()
+"""For work that nobody asks about."""
+
+
 class Store(Protocol):
     """Images, which never change, and volumes, each of which began as one.
 
@@ -84,7 +107,7 @@ class Store(Protocol):
     """
 
     def import_image(
-        self, image: str, source: Path, form: ImageFormat, expected: bytes | None, most_bytes: int
+        self, image: str, source: Path, form: ImageFormat, expected: bytes | None, most_bytes: int, watch: Watch
     ) -> ImageFacts:
         """Keep the disk that is in the file `source` as `image`, read-only; nothing of it if anything is wrong.
 
@@ -96,6 +119,14 @@ class Store(Protocol):
         Raises MalformedImage, WrongDigest, TooLarge, AlreadyThere.
         """
 
+    def copy_image(self, image: str, copy: str) -> ImageFacts:
+        """See to it that `copy` is an image of the same disk, in a time that does not grow with its size; return it.
+
+        The two share their blocks as long as both are there, and either outlives the other.
+
+        Raises NotFound, AlreadyThere if it is another disk, InUse.
+        """
+
     def delete_image(self, image: str) -> None:
         """See to it that there is no `image`. Raises InUse while a volume stands on it."""
 
@@ -105,7 +136,14 @@ class Store(Protocol):
         One that is there already is left as it is. Raises NotFound, AlreadyThere if it began as something else, InUse.
         """
 
-    def snapshot(self, volume: str, image: str) -> ImageFacts:
+    def create_volume(self, volume: str, size_bytes: int) -> None:
+        """See to it that there is a `volume` that began with this size, a multiple of 512, all of it zeros.
+
+        One of that size that stands on no image is left as it is. Raises AlreadyThere if it is another; WrongUse,
+        TooLarge, InUse.
+        """
+
+    def snapshot(self, volume: str, image: str, watch: Watch) -> ImageFacts:
         """Keep what is on the `volume` now as an `image` that shares nothing with it, and return it.
 
         An image of that name that is there already is returned as it is, as what was asked for the first time.
@@ -115,7 +153,7 @@ class Store(Protocol):
     def roll_back(self, volume: str, image: str) -> None:
         """See to it that the `volume` is what `image` is, whatever it was before. Raises NotFound, InUse."""
 
-    def flatten(self, volume: str) -> None:
+    def flatten(self, volume: str, watch: Watch) -> None:
         """See to it that the `volume` shares nothing with an image. Raises NotFound, InUse."""
 
     def resize(self, volume: str, size_bytes: int) -> None:

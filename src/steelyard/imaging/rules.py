@@ -34,6 +34,7 @@ from steelyard.model.limits import (
     COMMAND_LINE_BYTES,
     IMAGE_BYTES,
     OPERATION_SECONDS,
+    PAGE_ROWS,
     PARAMETERS_BYTES,
     SEED_BYTES,
     SHARED_PROJECTS,
@@ -52,7 +53,8 @@ SECTOR_BYTES: Final = 512
 
 
 def check_change(caller: Caller, name: Name, what: str, doing: str) -> None:
-    """Let pass who may change what is a project's. Raises NotAllowed; NotFound for who may not know of it."""
+    """Let pass who may change what is a project's. Raises NotAllowed, WrongUse; NotFound for who may not know of it."""
+    check_name(name.project, "project")
     if caller.office is None and name.project not in caller.roles:
         raise not_found(f"{what} {name}")
     caller.must_act_for(name.project, Right.IMAGES, doing)
@@ -86,6 +88,13 @@ def check_version(what: str, version: int, expected: int | None) -> None:
     """Let pass a change of what the caller last saw; None: whatever it is. Raises Changed."""
     if expected is not None and expected != version:
         raise Changed(f"changing {what}", expected=f"version {expected}", found=f"{version}")
+
+
+def check_rows(limit: int) -> int:
+    """Let pass the length of a page. Raises WrongUse."""
+    if not 1 <= limit <= PAGE_ROWS.most:
+        raise WrongUse("asking for a page", expected=f"1 to {PAGE_ROWS.most} rows", found=f"{limit}")
+    return limit
 
 
 def check_limit(limit: timedelta) -> timedelta:
@@ -150,6 +159,12 @@ def check_growth(volume: Volume, size_bytes: int, doing: str) -> None:
     check_size(size_bytes, doing)
     if size_bytes < volume.size_bytes:
         raise WrongUse(doing, expected=f"at least the {volume.size_bytes} bytes that it has", found=f"{size_bytes}")
+
+
+def check_no_file(sha256: bytes | None, what: str, doing: str) -> None:
+    """Let pass a source that is no file if no file's digest was announced for it. Raises WrongUse."""
+    if sha256 is not None:
+        raise WrongUse(doing, expected=f"no digest of a file, as {what} is none", found="one")
 
 
 def check_name_free(taken: object, name: Name, what: str) -> None:

@@ -95,8 +95,8 @@ boots: Final = Table(
     Column("volume", ForeignKey("volumes.id")),
     Column("state", String, nullable=False),
     Column("version", Integer, nullable=False),
-    UniqueConstraint("network", "mac"),
-    UniqueConstraint("network", "address"),
+    UniqueConstraint("network", "mac", name="uq_boots_mac"),
+    UniqueConstraint("network", "address", name="uq_boots_address"),
 )
 
 uploads: Final = Table(

@@ -1,4 +1,4 @@
-"""Runs the programs that imaging stands on: plainly over files of our own, confined over files of strangers.
+"""Runs the programs that imaging stands on, confined: what they read is a stranger's, or was written for one.
 
 A confined program sees the system's programs, read-only, and the files that it is given: no other file, no network, no
 other process, no privilege. It ends with us, and at its limits of time, memory and output. Its parser may be broken by
@@ -6,10 +6,14 @@ what it reads; then that is all it can do.
 """
 
 import json
+import os
+import select
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -20,7 +24,9 @@ from steelyard.model.limits import TOOL_OUTPUT_BYTES
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _MEMORY_BYTES: Final = 2 * 1024**3
 """Of addresses, not pages: QEMU's programs reserve some hundreds of MiB of them and use 20."""
-_PROCESSES: Final = 64
+_BEAT_SECONDS: Final = 0.1
+_KILLED_SECONDS: Final = 10.0
+"""Within which a killed program is gone; the disk may keep it for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +42,6 @@ class Outcome:
             raise StorageFailed(doing, expected="it to be done", found=self.complaint or f"status {self.status}")
 
 
-def run(doing: str, command: Sequence[str], seconds: float, wires: Sequence[int] = ()) -> None:
-    """Run a program over files of our own; it inherits `wires`. Raises StorageUnready, StorageFailed."""
-    # It must not go on behind the back of whoever cleans up after us; its children, daemons among them, may.
-    bound = ["setpriv", "--pdeathsig", "KILL", "--", _find(doing, command[0]), *command[1:]]
-    with tempfile.TemporaryFile() as complaint:
-        _run(doing, bound, seconds, complaint, complaint, wires).check(doing)
-
-
 def run_confined(
     doing: str,
     command: Sequence[str],
@@ -52,12 +50,14 @@ def run_confined(
     output: IO[bytes],
     most_bytes: int,
     seconds: int,
+    beat: Callable[[], None],
 ) -> Outcome:
     """Run a program over a stranger's file, with what it prints in `output`.
 
     reads, writes  path as the program sees it -> the file, or directory, that it is.
     most_bytes     of any file that it writes, and of what it prints.
     seconds        of processor time, and twice that of any time.
+    beat           is called some times a second; when it raises, the program is ended first.
 
     Raises StorageUnready; StorageFailed when the time is over.
     """
@@ -65,7 +65,7 @@ def run_confined(
     confined = ["prlimit", *limits, "--", _find(doing, command[0]), *command[1:]]
     caged = [*cage(reads, writes), "--die-with-parent", "--", *confined]
     with tempfile.TemporaryFile() as complaint:
-        outcome = _run(doing, caged, 2 * seconds, output, complaint, ())
+        outcome = _run(doing, caged, 2 * seconds, output, complaint, beat)
     if outcome.status != 0 and outcome.complaint.startswith("bwrap: "):
         raise StorageUnready(doing, expected="a place to confine a program in", found=outcome.complaint)
     return outcome
@@ -115,22 +115,43 @@ def _run(
     seconds: float,
     output: IO[bytes],
     complaint: IO[bytes],
-    wires: Sequence[int],
+    beat: Callable[[], None],
 ) -> Outcome:
+    # Every process of the program has the other end of this, and so keeps it open.
+    life, held = os.pipe()
     try:
-        ended = subprocess.run(  # noqa: S603 (no shell; names are checked, paths absolute)
+        process = subprocess.Popen(  # noqa: S603 (no shell; names are checked, paths absolute)
             [_find(doing, command[0]), *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=complaint,
             env=_ENVIRONMENT,
             cwd="/",
-            timeout=seconds,
-            pass_fds=wires,
-            check=False,
+            pass_fds=(held,),
         )
-    except subprocess.TimeoutExpired as error:
-        raise StorageFailed(doing, expected=f"it to be done in {seconds:g} s", found="it was not") from error
+    except BaseException:
+        os.close(life)
+        raise
+    finally:
+        os.close(held)
+    with process, os.fdopen(life, "rb"):
+        try:
+            _wait(doing, process, seconds, beat)
+        except BaseException:
+            process.kill()
+            select.select([life], [], [], _KILLED_SECONDS)
+            raise
     complaint.seek(0)
     lines = complaint.read(4096).decode("utf-8", "backslashreplace").strip().splitlines()
-    return Outcome(ended.returncode, lines[-1] if lines else "")
+    return Outcome(process.returncode, lines[-1] if lines else "")
+
+
+def _wait(doing: str, process: subprocess.Popen[bytes], seconds: float, beat: Callable[[], None]) -> None:
+    limit = time.monotonic() + seconds
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_BEAT_SECONDS)
+            return
+        if time.monotonic() > limit:
+            raise StorageFailed(doing, expected=f"it to be done in {seconds:g} s", found="it was not")
+        beat()

@@ -79,14 +79,25 @@ def delete_upload(tx: Transaction, caller: Caller, *, name: Name) -> None:
     """Throw an upload away. Raises NotFound, NotAllowed, InUse."""
     doing = f"deleting upload {name}"
     upload = _load_own(tx.connection, caller, name, doing)
-    for operation in catalogue.live_operations(tx.connection):
-        if operation.parameters.get("upload") == upload.id:
-            raise InUse(doing, expected="no image being made of it", found=f"operation {operation.id}")
-    forget_upload(tx, upload.id)
+    if upload.id in _in_use(tx.connection):
+        raise InUse(doing, expected="no image being made of it", found="one")
+    _forget(tx, upload.id)
     catalogue.record(tx, caller.name, "upload.deleted", f"upload/{name.name}", name.project)
 
 
-def forget_upload(tx: Transaction, identity: str) -> None:
+def use_up(tx: Transaction, identity: str) -> None:
+    """Throw an upload away that became an image, unless it is to become another too."""
+    if identity not in _in_use(tx.connection):
+        _forget(tx, identity)
+
+
+def _in_use(connection: Connection) -> frozenset[str]:
+    """Return the ids of the uploads that images are being made of."""
+    live = catalogue.live_operations(connection)
+    return frozenset(operation.parameters["upload"] for operation in live if "upload" in operation.parameters)
+
+
+def _forget(tx: Transaction, identity: str) -> None:
     """Take an upload's row away; the file goes after it."""
     if tx.connection.execute(delete(uploads).where(uploads.c.id == identity)).rowcount:
         catalogue.discard(tx, identity)
@@ -94,10 +105,10 @@ def forget_upload(tx: Transaction, identity: str) -> None:
 
 def expire(tx: Transaction, before: datetime) -> None:
     """Throw away the uploads that nobody has added to since then, and nothing is being made of."""
-    used = {operation.parameters.get("upload") for operation in catalogue.live_operations(tx.connection)}
+    used = _in_use(tx.connection)
     for row in tx.connection.execute(select(uploads).where(uploads.c.used_at < before)).all():
         if row.id not in used:
-            forget_upload(tx, row.id)
+            _forget(tx, row.id)
             catalogue.record(tx, "imaging", "upload.expired", f"upload/{row.name}", row.project)
 
 
@@ -112,8 +123,8 @@ def get_upload(connection: Connection, caller: Caller, name: Name) -> Upload:
 def list_uploads(connection: Connection, caller: Caller, *, project: str, after: str, limit: int) -> tuple[Upload, ...]:
     """Return a project's uploads, by name. Raises NotFound."""
     caller.must_see(project, f"project {project}")
-    query = select(uploads).where(uploads.c.project == project, uploads.c.name > after)
-    return tuple(catalogue.upload_of(row) for row in connection.execute(query.order_by(uploads.c.name).limit(limit)))
+    query = select(uploads).where(uploads.c.project == project, uploads.c.name > after).order_by(uploads.c.name)
+    return tuple(catalogue.upload_of(row) for row in connection.execute(query.limit(rules.check_rows(limit))))
 
 
 def _load_own(connection: Connection, caller: Caller, name: Name, doing: str) -> Upload:

@@ -25,7 +25,7 @@ from steelyard.imaging.objects import (
     Volume,
 )
 from steelyard.imaging.ports import Access
-from steelyard.imaging.tables import boots, openings, operations, volumes
+from steelyard.imaging.tables import boots, openings, volumes
 from steelyard.model.errors import AlreadyThere, InUse, WrongState, WrongUse
 from steelyard.model.names import check_name
 from steelyard.service.authority import Caller, Right, not_found
@@ -54,20 +54,17 @@ def make_volume(
     doing = f"making volume {name}"
     check_name(name.name, "volume")
     rules.check_change(caller, name, "volume", doing)
+    before = catalogue.find_volume(tx.connection, name)
+    if before is not None:
+        # First of all: its image may be gone by now, or not the caller's to use any more.
+        return _same_again(tx, caller, before, image, keeping, size_bytes, doing)
     base = None if image is None else images.find_usable(tx.connection, caller, image)
     least = 0 if base is None else rules.ready(base, doing).size_bytes
     size = least if size_bytes is None else size_bytes
     rules.check_size(size, doing)
     if size < least:
         raise WrongUse(doing, expected=f"at least the {least} bytes of its image", found=f"{size}")
-    parameters = {"image": "" if base is None else base.id, "size_bytes": str(size)}
-    before = catalogue.find_volume(tx.connection, name)
-    if before is not None:
-        query = select(operations).where(operations.c.target == before.id, operations.c.verb == Verb.MAKE_VOLUME.value)
-        made = catalogue.operation_of(tx.connection.execute(query).one())
-        if made.parameters != parameters or before.keeping is not keeping:
-            raise AlreadyThere(doing, expected="a name that is not taken", found=f"a volume made {before.made_at}")
-        return made
+    parameters = {"image": "" if base is None else base.id, "size_bytes": str(size)} | _asked(image, size_bytes)
     quotas.take(tx, default_quota, name.project, volumes=1, size_bytes=size)
     identity = catalogue.new_id("v")
     tx.connection.execute(
@@ -87,16 +84,45 @@ def make_volume(
     return _begin(tx, caller, Verb.MAKE_VOLUME, name, identity, limit, parameters)
 
 
+def _asked(image: Name | None, size_bytes: int | None) -> dict[str, str]:
+    """Return a volume as it is asked for, which can be compared when its image is gone."""
+    named = "" if image is None else str(image)
+    return {"named": named, "asked_bytes": "" if size_bytes is None else str(size_bytes)}
+
+
+def _same_again(
+    tx: Transaction,
+    caller: Caller,
+    before: Volume,
+    image: Name | None,
+    keeping: Keeping,
+    size_bytes: int | None,
+    doing: str,
+) -> Operation:
+    """Return the operation that makes, or made, the volume that is there, when it is the one that is asked for."""
+    made = catalogue.making_of(tx.connection, Verb.MAKE_VOLUME, before.id)
+    base = None if image is None else catalogue.find_image(tx.connection, image)
+    renewed = base is not None and images.may_see(caller, base) and base.id != made.parameters["image"]
+    asked = _asked(image, size_bytes).items() <= made.parameters.items()
+    if renewed or not asked or before.keeping is not keeping:
+        found = f"a volume made {before.made_at.isoformat(timespec='seconds')}"
+        raise AlreadyThere(doing, expected="a name that is not taken", found=found)
+    return made
+
+
 def resize_volume(
     tx: Transaction, caller: Caller, default_quota: Quota, *, name: Name, size_bytes: int, limit: timedelta
 ) -> Operation:
-    """Let a volume grow. Raises NotAllowed, NotFound, WrongState, WrongUse, InUse, OverQuota."""
+    """Let a volume grow. Raises NotAllowed, NotFound, WrongState, WrongUse, TooLarge, InUse, OverQuota."""
     doing = f"resizing volume {name}"
-    volume = _at_rest(tx, caller, name, doing)
+    volume = _load_own(tx, caller, name, doing)
+    work = catalogue.live_on(tx.connection, volume.id)
+    if work is not None and work.verb is Verb.RESIZE and work.parameters["size_bytes"] == str(size_bytes):
+        return work
+    _check_unused(tx, volume, doing)
     rules.check_growth(volume, size_bytes, doing)
     quotas.take(tx, default_quota, name.project, size_bytes=size_bytes - volume.size_bytes)
-    # At once, so that what is under way counts; should it fail, the store tells how large it is.
-    tx.connection.execute(update(volumes).where(volumes.c.id == volume.id).values(size_bytes=size_bytes))
+    _count(tx, volume, size_bytes)
     parameters = {"size_bytes": str(size_bytes), "before_bytes": str(volume.size_bytes)}
     return _begin(tx, caller, Verb.RESIZE, name, volume.id, limit, parameters)
 
@@ -109,7 +135,12 @@ def roll_back_volume(
     Raises NotAllowed, NotFound, WrongState, InUse, OverQuota.
     """
     doing = f"rolling back volume {name}"
-    volume = _at_rest(tx, caller, name, doing)
+    volume = _load_own(tx, caller, name, doing)
+    named = "" if image is None else str(image)
+    work = catalogue.live_on(tx.connection, volume.id)
+    if work is not None and work.verb is Verb.ROLL_BACK and work.parameters["named"] == named:
+        return work
+    _check_unused(tx, volume, doing)
     if image is not None:
         base = images.find_usable(tx.connection, caller, image)
     elif volume.image is None:
@@ -118,13 +149,20 @@ def roll_back_volume(
         base = catalogue.load_image(tx.connection, volume.image)
     size = rules.ready(base, doing).size_bytes
     quotas.take(tx, default_quota, name.project, size_bytes=size - volume.size_bytes)
-    parameters = {"image": base.id, "size_bytes": str(size)}
+    _count(tx, volume, max(size, volume.size_bytes))
+    sizes = {"size_bytes": str(size), "before_bytes": str(volume.size_bytes)}
+    parameters = {"image": base.id, "named": named} | sizes
     return _begin(tx, caller, Verb.ROLL_BACK, name, volume.id, limit, parameters)
 
 
 def flatten_volume(tx: Transaction, caller: Caller, *, name: Name, limit: timedelta) -> Operation:
     """Let a volume stand on no image. Raises NotAllowed, NotFound, WrongState, InUse."""
-    volume = _at_rest(tx, caller, name, f"flattening volume {name}")
+    doing = f"flattening volume {name}"
+    volume = _load_own(tx, caller, name, doing)
+    work = catalogue.live_on(tx.connection, volume.id)
+    if work is not None and work.verb is Verb.FLATTEN:
+        return work
+    _check_unused(tx, volume, doing)
     return _begin(tx, caller, Verb.FLATTEN, name, volume.id, limit, {})
 
 
@@ -255,7 +293,7 @@ def list_volumes(
         where.append(tuple_(volumes.c.project, volumes.c.name) > (after.project, after.name))
     if not caller.sees_all():
         where.append(volumes.c.project.in_([each for each in caller.roles if caller.sees(each)]))
-    query = select(volumes).where(*where).order_by(volumes.c.project, volumes.c.name).limit(limit)
+    query = select(volumes).where(*where).order_by(volumes.c.project, volumes.c.name).limit(rules.check_rows(limit))
     return tuple(catalogue.volume_of(row) for row in connection.execute(query))
 
 
@@ -289,10 +327,9 @@ def _load_own(tx: Transaction, caller: Caller, name: Name, doing: str) -> Volume
     return volume
 
 
-def _at_rest(tx: Transaction, caller: Caller, name: Name, doing: str) -> Volume:
-    volume = _load_own(tx, caller, name, doing)
-    _check_unused(tx, volume, doing)
-    return volume
+def _count(tx: Transaction, volume: Volume, size_bytes: int) -> None:
+    """Have the quota count what a volume may become while that is under way; `before_bytes` takes it back."""
+    tx.connection.execute(update(volumes).where(volumes.c.id == volume.id).values(size_bytes=size_bytes))
 
 
 def _check_unused(tx: Transaction, volume: Volume, doing: str) -> None:

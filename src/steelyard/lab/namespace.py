@@ -31,7 +31,8 @@ def create_namespace(name: str, taps: Iterable[str]) -> None:
     run("making the rack's network namespace", ["ip", "netns", "add", name])
     lines = ["link set lo up"]
     for tap in taps:
-        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} up"]
+        # A cable ends at the switch: the kernel, which hears it too, is not to answer for the services' addresses.
+        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} arp off up"]
     run("laying the rack's cables", inside(name, ["ip", "-batch", "-"]), "\n".join(lines))
 
 

@@ -479,6 +479,15 @@ class OutOfTime(SteelyardError):
     remedy = "Look at what it waited for; the service goes on trying. Ask again for another operation to wait for."
 
 
+class Cancelled(SteelyardError):
+    """Work that was ended because somebody asked for that; nothing of it is left."""
+
+    code = "cancelled"
+    exit_code = ExitCode.FAILED
+    http_status = 409
+    remedy = "Ask for it again if it is still wanted."
+
+
 class ServiceUnready(SteelyardError):
     """A service that cannot start as it is set up: configuration, key, database or file modes."""
 

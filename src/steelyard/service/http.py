@@ -131,6 +131,11 @@ def rule_of(route: APIRoute) -> Rule:
     return Rule(Who(said["x-steelyard-who"]), None if right is None else Right(right))
 
 
+def _body_types(route: APIRoute) -> frozenset[str]:
+    """Return of what types a route says its body is, where FastAPI does not find that out by itself."""
+    return frozenset((route.openapi_extra or {}).get("requestBody", {}).get("content", {}))
+
+
 class GuardedRoute(APIRoute):
     """A route that asks for the token, and then its right, before it looks at anything else of the request.
 
@@ -148,6 +153,8 @@ class GuardedRoute(APIRoute):
         """Return what answers."""
         handle = super().get_route_handler()
         rule = rule_of(self)
+        # A piece of a file means nothing to us; what else comes is texts.
+        takes_bytes = "application/octet-stream" in _body_types(self)
         parameters = frozenset(field.alias for field in get_flat_params(self.dependant))
 
         async def guarded(request: Request) -> Response:
@@ -158,6 +165,8 @@ class GuardedRoute(APIRoute):
                 structlog.contextvars.bind_contextvars(caller=session.name)
             _check_query(request, parameters)
             body = await _read_body(request, self._most_bytes)
+            if not takes_bytes:
+                _check_texts(body)
             return await handle(Request(request.scope, _told_again(body, request.receive)))
 
         return guarded
@@ -208,15 +217,22 @@ async def _read_body(request: Request, most_bytes: int) -> bytes:
                     raise TooLarge(doing, expected=f"at most {most_bytes} bytes", found="more")
     except TimeoutError as cause:
         raise Malformed(doing, expected=f"a body within {BODY_SECONDS:.0f} s", found="a part of it") from cause
-    # No name or text has this letter, and PostgreSQL cannot keep it.
-    if "\0" in request.url.path or "%00" in request.url.query or b"\\u0000" in body:
+    if "\0" in request.url.path or "%00" in request.url.query:
         raise Malformed(doing, expected="texts without the letter NUL", found="it")
-    if not _is_text(body):
-        raise Malformed(doing, expected="texts of letters", found="a half of one")
     return bytes(body)
 
 
-def _is_text(body: bytes | bytearray) -> bool:
+def _check_texts(body: bytes) -> None:
+    """Let pass a body whose texts can be kept. Raises Malformed."""
+    doing = "reading the request"
+    # No name or text has this letter, and PostgreSQL cannot keep it.
+    if b"\\u0000" in body:
+        raise Malformed(doing, expected="texts without the letter NUL", found="it")
+    if not _is_text(body):
+        raise Malformed(doing, expected="texts of letters", found="a half of one")
+
+
+def _is_text(body: bytes) -> bool:
     """Whether a body has whole letters alone: JSON's escapes can say the half of a pair, which nobody can keep."""
     if b"\\u" not in body:
         return True

@@ -27,6 +27,14 @@ VERBS: dict[str, Callable[[Bmc], object]] = {
     "open_console": lambda bmc: bmc.open_console(),
 }
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+every_verb_in_vain = pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(verb, id=name, marks=() if name == "set_power" else pytest.mark.slow)
+        for name, verb in VERBS.items()
+    ],
+)
+"""Each takes as long as a driver waits for an answer."""
 
 
 # -- power -------------------------------------------------------------------------------------------------------------
@@ -221,7 +229,7 @@ def test_a_console_outlives_the_nodes_power(subject: Subject, bmc: Bmc) -> None:
 # -- what can go wrong -------------------------------------------------------------------------------------------------
 
 
-@every_verb
+@every_verb_in_vain
 def test_a_bmc_that_nobody_reaches_has_done_nothing_and_comes_back(
     subject: Subject, bmc: Bmc, verb: Callable[[Bmc], object]
 ) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +12,7 @@ from steelyard.model.secret import Secret
 from tests.lab_rack.rack import SIMULATED, Rack, bring_up, room_for_a_rack
 from tests.lab_rack.test_bmc import BOOT_LOADER, FROM_DISK, FROM_NETWORK
 from tests.machine import find_packaged
+from tests.namespaces import threads_within
 
 pytestmark = pytest.mark.rack
 
@@ -122,7 +122,7 @@ def test_a_dozen_nodes_are_switched_at_the_same_time(dozen: Rack, driver: BmcDri
         bmc.close()
         return seen
 
-    with ThreadPoolExecutor(6, initializer=dozen._enter) as threads:
+    with threads_within(dozen.namespace, 6) as threads:
         assert list(threads.map(connect_and_cycle, names)) == [[Power.ON, Power.OFF]] * 12
 
 
@@ -136,7 +136,7 @@ def test_an_unreachable_bmc_delays_nobody_else_and_comes_back(dozen: Rack, drive
             bmc.close()
 
     dozen.lab("fault", "n1/bmc", "unreachable")
-    with ThreadPoolExecutor(2, initializer=dozen._enter) as threads:
+    with threads_within(dozen.namespace, 2) as threads:
         lost = threads.submit(read, "n1")
         assert threads.submit(read, "n2").result() is Power.OFF
         assert lost.exception() is not None

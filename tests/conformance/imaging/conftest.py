@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.imaging.ports import ImageFormat, Overlay
+from steelyard.imaging.ports import UNWATCHED, ImageFormat, Overlay
 from steelyard.imaging.stores.directory import DirectoryStore
-from tests.conformance.imaging.exports import living
+from tests.conformance.imaging.exports import serving
 from tests.disks import raw_disk
 
 PROGRAMS = {
@@ -42,7 +42,7 @@ def root() -> Iterator[Path]:
     """Where an export keeps its records: of a short path, as sockets need."""
     path = Path(tempfile.mkdtemp(prefix="export-"))
     yield path
-    for pid in living([str(path)]):
+    for pid in serving(path):
         os.kill(pid, signal.SIGKILL)
     shutil.rmtree(path)
 
@@ -52,7 +52,7 @@ def volumes(tmp_path: Path) -> DirectoryStore:
     """A store with the image `golden`, and volumes of it, `one` and `two`."""
     raw_disk(tmp_path / "raw", {0: "a", 5: "b"})
     store = DirectoryStore(tmp_path / "store")
-    store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, 2**40)
+    store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, 2**40, UNWATCHED)
     store.clone("golden", "one")
     store.clone("golden", "two")
     return store

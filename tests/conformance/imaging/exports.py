@@ -1,13 +1,16 @@
 """Every export that passes the conformance suite, and how a node opens what it serves: by QEMU's own clients."""
 
+import fcntl
 import itertools
 import os
 import select
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -34,8 +37,32 @@ PATIENCE_SECONDS = 20.0
 
 def open_export(kind: str, root: Path, address: IPv4Address | IPv6Address = LOOPBACK) -> Export:
     """Return the export of that kind, its ports below those that the system gives out, apart from other runs'."""
-    first = 20000 + os.getppid() * 64 % 12000
-    return EXPORTS[kind](root, address, range(first, first + 64))
+    return EXPORTS[kind](root, address, _ports())
+
+
+_PORTS = "STEELYARD_TEST_PORTS"
+"""Tells the programs that a run starts which ports are its."""
+
+
+def _ports() -> range:
+    if _PORTS not in os.environ:
+        os.environ[_PORTS] = str(_first_port())
+    first = int(os.environ[_PORTS])
+    return range(first, first + 64)
+
+
+def _first_port() -> int:
+    """Return the first of 64 ports that no other run has as long as this one lives."""
+    for first in range(20000, 32000, 64):
+        place = Path(tempfile.gettempdir()) / f"steelyard-test-ports-{first}"
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return first
+    raise AssertionError("no ports are left")
 
 
 def wrong_credentials(access: Access, other: Access) -> Iterator[Access]:
@@ -92,6 +119,7 @@ def can_open(access: Access, scratch: Path) -> bool:
     command = ["qemu-io", *client_arguments(access, scratch)]
     command[1:1] = ["-c", f"read 0 {BLOCK}"]
     ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+    sys.stderr.write(ended.stderr)  # shown if the test fails: why it did not get in
     return ended.returncode == 0 and f"read {BLOCK}/{BLOCK}" in ended.stdout
 
 
@@ -144,23 +172,40 @@ def session(access: Access, scratch: Path) -> Iterator[Session]:
 
 def living(words: Sequence[str]) -> list[int]:
     """Return the processes that have any of the words among their arguments."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and int(process.name) != os.getpid():
-            try:
-                command = (process / "cmdline").read_bytes().decode("utf-8", "replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if any(word in command for word in words):
-                found.append(int(process.name))
-    return found
+    return [pid for pid in _others() if any(word in _arguments(pid) for word in words)]
 
 
-def none_lives(words: Sequence[str]) -> bool:
+def serving(root: Path) -> list[int]:
+    """Return the processes that an export has started: they have its directory in their arguments, or a lock open."""
+    return [pid for pid in _others() if str(root) in _arguments(pid) or _has_open(pid, root)]
+
+
+def none_serves(root: Path) -> bool:
     """Say whether they are all gone: what confines a daemon ends a moment after it."""
     limit = time.monotonic() + PATIENCE_SECONDS
-    while living(words):
+    while serving(root):
         if time.monotonic() > limit:
             return False
         time.sleep(0.01)
     return True
+
+
+def _others() -> Iterator[int]:
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid():
+            yield int(process.name)
+
+
+def _arguments(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    return ""
+
+
+def _has_open(pid: int, root: Path) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if str(root) in str(descriptor.readlink()):
+                    return True
+    return False

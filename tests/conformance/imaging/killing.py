@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 FILE_CALLS = ("mkdir", "rename", "fsync", "unlink", "rmdir", "chmod", "vfork")
@@ -11,10 +11,16 @@ DAEMON_CALLS = ("rename", "rmdir", "vfork", "connect", "sendto", "pidfd_send_sig
 """By which it changes what goes on without it."""
 
 
-def kills_at_each_step(calls: Sequence[str], module: str, arguments: Sequence[str], scratch: Path) -> Iterator[str]:
-    """Run a module of the tests as a program, killed at the next step each time; yield after each what it died at."""
+def kills_at_each_step(
+    calls: Sequence[str], begin: Callable[[], object], module: str, arguments: Sequence[str], scratch: Path
+) -> Iterator[str]:
+    """Run a module of the tests as a program, killed at the next step each time; yield after each what it died at.
+
+    begin  puts all as it should be when the program starts, each time.
+    """
     for call in calls:
         for step in range(1, 100):
+            begin()
             if _runs_through(module, arguments, call, step, scratch):
                 break
             yield f"{call} {step}"

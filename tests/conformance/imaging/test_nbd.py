@@ -96,4 +96,7 @@ def test_the_server_has_nothing_but_its_volume(root: Path, access: NbdAccess, on
         for kind in ("net", "mnt", "pid", "ipc", "uts"):
             assert (own / "ns" / kind).readlink() != (its / "ns" / kind).readlink(), kind
         assert not (its / "root" / "etc").exists()
+        mounts = [line.split()[4:6] for line in (its / "mountinfo").read_text().splitlines()]
+        writable = [path for path, options in mounts if options.split(",")[0] == "rw" and not path.startswith("/dev")]
+        assert writable == ["/", str(one.path)]
         assert [path.name for path in (its / f"root{one.path.parent}").iterdir()] == [one.path.name]

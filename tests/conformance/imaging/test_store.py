@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.imaging.ports import ImageFacts, ImageFormat, Overlay, Store
+from steelyard.imaging.ports import UNWATCHED, ImageFacts, ImageFormat, Overlay, Store, Watch
 from steelyard.model.errors import (
     AlreadyThere,
+    Cancelled,
     InUse,
     MalformedImage,
     NotFound,
     SteelyardError,
+    StorageFailed,
     TooLarge,
     WrongDigest,
     WrongUse,
@@ -56,7 +58,7 @@ def disk(tmp_path: Path) -> bytes:
 @pytest.fixture
 def golden(store: Store, disk: bytes, tmp_path: Path) -> bytes:
     """The same, and the image `golden` that has it."""
-    store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE)
+    store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED)
     return disk
 
 
@@ -74,7 +76,7 @@ def left_over(place: Path) -> list[Path]:
 
 @pytest.mark.parametrize("form", ImageFormat)
 def test_a_disk_taken_in_is_the_same_disk(store: Store, disk: bytes, tmp_path: Path, form: ImageFormat) -> None:
-    assert store.import_image("golden", tmp_path / form.value, form, None, SIZE) == facts_of(disk)
+    assert store.import_image("golden", tmp_path / form.value, form, None, SIZE, UNWATCHED) == facts_of(disk)
     assert store.images() == {"golden": facts_of(disk)}
     assert content(store.image_disk("golden"), tmp_path) == disk
     occupancy = store.image_occupancy("golden")
@@ -84,19 +86,23 @@ def test_a_disk_taken_in_is_the_same_disk(store: Store, disk: bytes, tmp_path: P
 
 def test_a_file_with_the_digest_that_was_announced_is_taken(store: Store, disk: bytes, tmp_path: Path) -> None:
     announced = hashlib.sha256((tmp_path / "qcow2").read_bytes()).digest()
-    assert store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, announced, SIZE) == facts_of(disk)
+    assert store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, announced, SIZE, UNWATCHED) == facts_of(
+        disk
+    )
 
 
 def test_taking_the_same_disk_in_again_changes_nothing(store: Store, golden: bytes, tmp_path: Path) -> None:
     store.clone("golden", "volume")
-    assert store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE) == facts_of(golden)
+    assert store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE, UNWATCHED) == facts_of(
+        golden
+    )
     assert store.volumes() == {"volume": "golden"}
 
 
 def test_another_disk_by_the_same_name_is_refused(store: Store, golden: bytes, tmp_path: Path) -> None:
     raw_disk(tmp_path / "other", {0: "c"})
     with pytest.raises(AlreadyThere):
-        store.import_image("golden", tmp_path / "other", ImageFormat.RAW, None, LARGE)
+        store.import_image("golden", tmp_path / "other", ImageFormat.RAW, None, LARGE, UNWATCHED)
     assert content(store.image_disk("golden"), tmp_path) == golden
 
 
@@ -191,7 +197,7 @@ def test_a_hostile_qcow2_file_is_refused_and_leaves_nothing(
 ) -> None:
     spoil(tmp_path / "qcow2")
     with pytest.raises(error):
-        store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE)
+        store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE, UNWATCHED)
     assert store.images() == {}
     assert left_over(place) == []
 
@@ -208,7 +214,7 @@ def test_a_damaged_qcow2_file_is_taken_as_it_is_or_refused(
         data[chance.randrange(end)] ^= 1 << chance.randrange(8)
     (tmp_path / "qcow2").write_bytes(data)
     try:
-        facts = store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, 4 * SIZE)
+        facts = store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, 4 * SIZE, UNWATCHED)
     except (MalformedImage, TooLarge):
         assert store.images() == {}
     else:
@@ -224,14 +230,14 @@ def test_a_disk_on_another_is_refused_before_any_other_program_reads_it(
 ) -> None:
     spoil(tmp_path / "qcow2")
     with pytest.raises(MalformedImage, match="whole in itself"):
-        store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE)
+        store.import_image("golden", tmp_path / "qcow2", ImageFormat.QCOW2, None, SIZE, UNWATCHED)
 
 
 def test_a_few_bytes_that_say_they_are_a_huge_disk_are_refused(store: Store, place: Path, tmp_path: Path) -> None:
     run("qemu-img", "create", "-f", "qcow2", str(tmp_path / "bomb"), "63T")
     for most in (SIZE, 2**63):
         with pytest.raises(TooLarge):
-            store.import_image("golden", tmp_path / "bomb", ImageFormat.QCOW2, None, most)
+            store.import_image("golden", tmp_path / "bomb", ImageFormat.QCOW2, None, most, UNWATCHED)
     assert left_over(place) == []
 
 
@@ -260,15 +266,25 @@ def test_what_is_no_raw_disk_is_refused_and_leaves_nothing(
 ) -> None:
     spoil(tmp_path / "raw")
     with pytest.raises(MalformedImage):
-        store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE)
+        store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED)
     assert store.images() == {}
     assert left_over(place) == []
+
+
+@pytest.mark.parametrize("spoil", [one_block_cut_off, empty])
+@pytest.mark.usefixtures("disk")
+def test_what_is_not_of_whole_blocks_is_told_as_such(
+    store: Store, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(tmp_path / "raw")
+    with pytest.raises(MalformedImage, match="whole blocks"):
+        store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED)
 
 
 @pytest.mark.usefixtures("disk")
 def test_a_qcow2_file_said_to_be_raw_is_not_looked_into(store: Store, tmp_path: Path) -> None:
     with pytest.raises(MalformedImage, match="qcow2"):
-        store.import_image("golden", tmp_path / "qcow2", ImageFormat.RAW, None, LARGE)
+        store.import_image("golden", tmp_path / "qcow2", ImageFormat.RAW, None, LARGE, UNWATCHED)
 
 
 @pytest.mark.parametrize("form", ImageFormat)
@@ -277,7 +293,7 @@ def test_a_file_with_another_digest_is_refused_and_leaves_nothing(
     store: Store, place: Path, tmp_path: Path, form: ImageFormat
 ) -> None:
     with pytest.raises(WrongDigest):
-        store.import_image("golden", tmp_path / form.value, form, bytes(32), LARGE)
+        store.import_image("golden", tmp_path / form.value, form, bytes(32), LARGE, UNWATCHED)
     assert store.images() == {}
     assert left_over(place) == []
 
@@ -286,14 +302,17 @@ def test_a_file_with_another_digest_is_refused_and_leaves_nothing(
 def test_a_name_that_is_none_is_refused_by_every_verb(store: Store, golden: bytes, tmp_path: Path, name: str) -> None:
     store.clone("golden", "volume")
     verbs: list[Callable[[], object]] = [
-        lambda: store.import_image(name, tmp_path / "raw", ImageFormat.RAW, None, LARGE),
+        lambda: store.import_image(name, tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED),
         lambda: store.clone("golden", name),
         lambda: store.clone(name, "other"),
-        lambda: store.snapshot("volume", name),
-        lambda: store.snapshot(name, "other"),
+        lambda: store.create_volume(name, SIZE),
+        lambda: store.copy_image("golden", name),
+        lambda: store.copy_image(name, "other"),
+        lambda: store.snapshot("volume", name, UNWATCHED),
+        lambda: store.snapshot(name, "other", UNWATCHED),
         lambda: store.roll_back("volume", name),
         lambda: store.roll_back(name, "golden"),
-        lambda: store.flatten(name),
+        lambda: store.flatten(name, UNWATCHED),
         lambda: store.resize(name, 2 * SIZE),
         lambda: store.delete_volume(name),
         lambda: store.delete_image(name),
@@ -308,7 +327,78 @@ def test_a_name_that_is_none_is_refused_by_every_verb(store: Store, golden: byte
     assert content(store.volume_disk("volume"), tmp_path) == golden
 
 
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_the_same_disk_takes_no_room_and_outlives_the_first(
+    store: Store, golden: bytes, tmp_path: Path
+) -> None:
+    alone = store.image_occupancy("golden").real_bytes
+    assert store.copy_image("golden", "copy") == facts_of(golden)
+    assert store.copy_image("golden", "copy") == facts_of(golden)
+    assert store.images() == {"golden": facts_of(golden), "copy": facts_of(golden)}
+    both = [store.image_occupancy(image) for image in ("golden", "copy")]
+    assert [occupancy.apparent_bytes for occupancy in both] == [SIZE, SIZE]
+    assert sum(occupancy.real_bytes for occupancy in both) == alone
+    store.clone("copy", "volume")
+    with opened(store.volume_disk("volume")):
+        store.delete_image("golden")
+    with pytest.raises(InUse):
+        store.delete_image("copy")
+    assert store.images() == {"copy": facts_of(golden)}
+    assert content(store.image_disk("copy"), tmp_path) == golden
+    assert content(store.volume_disk("volume"), tmp_path) == golden
+
+
+def test_the_first_outlives_its_copy(store: Store, golden: bytes, tmp_path: Path) -> None:
+    store.copy_image("golden", "copy")
+    store.delete_image("copy")
+    assert content(store.image_disk("golden"), tmp_path) == golden
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_copy_does_not_take_the_place_of_another_disk(store: Store, tmp_path: Path) -> None:
+    other = raw_disk(tmp_path / "other", {0: "c"})
+    store.import_image("other", tmp_path / "other", ImageFormat.RAW, None, LARGE, UNWATCHED)
+    with pytest.raises(AlreadyThere):
+        store.copy_image("golden", "other")
+    assert content(store.image_disk("other"), tmp_path) == other
+
+
 # -- volumes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_blank_volume_is_zeros_and_stands_on_nothing(store: Store, tmp_path: Path) -> None:
+    store.create_volume("data", SIZE)
+    assert store.volumes() == {"data": None}
+    assert content(store.volume_disk("data"), tmp_path) == bytes(SIZE)
+    assert store.volume_occupancy("data").real_bytes < SIZE // 4
+
+
+def test_making_a_blank_volume_again_leaves_what_was_written(store: Store, tmp_path: Path) -> None:
+    store.create_volume("data", SIZE)
+    write(store.volume_disk("data"), {1: "x"})
+    store.create_volume("data", SIZE)
+    assert content(store.volume_disk("data"), tmp_path) == bytes(BLOCK) + block("x") + bytes(SIZE - 2 * BLOCK)
+
+
+@pytest.mark.usefixtures("golden")
+def test_a_blank_volume_does_not_take_the_place_of_another(store: Store) -> None:
+    store.create_volume("data", SIZE)
+    store.clone("golden", "volume")
+    for volume, size in (("data", 2 * SIZE), ("volume", SIZE)):
+        with pytest.raises(AlreadyThere):
+            store.create_volume(volume, size)
+    with pytest.raises(AlreadyThere):
+        store.clone("golden", "data")
+    assert store.volumes() == {"data": None, "volume": "golden"}
+
+
+@pytest.mark.parametrize("size", [0, -512, SIZE + 1, 2**62])
+def test_a_size_that_no_disk_has_is_refused(store: Store, size: int) -> None:
+    with pytest.raises((WrongUse, TooLarge)):
+        store.create_volume("data", size)
+    assert store.volumes() == {}
 
 
 def test_a_clone_is_the_image_and_keeps_what_is_written_to_itself(store: Store, golden: bytes, tmp_path: Path) -> None:
@@ -343,7 +433,7 @@ def test_cloning_again_leaves_what_was_written(store: Store, golden: bytes, tmp_
 @pytest.mark.usefixtures("golden")
 def test_a_clone_of_another_image_by_the_same_name_is_refused(store: Store, tmp_path: Path) -> None:
     raw_disk(tmp_path / "other", {0: "c"})
-    store.import_image("other", tmp_path / "other", ImageFormat.RAW, None, LARGE)
+    store.import_image("other", tmp_path / "other", ImageFormat.RAW, None, LARGE, UNWATCHED)
     store.clone("golden", "volume")
     with pytest.raises(AlreadyThere):
         store.clone("other", "volume")
@@ -354,9 +444,9 @@ def test_a_snapshot_is_the_volume_of_that_moment_and_needs_nobody(store: Store, 
     store.clone("golden", "volume")
     write(store.volume_disk("volume"), {1: "x"})
     then = golden[:BLOCK] + block("x") + golden[2 * BLOCK :]
-    assert store.snapshot("volume", "later") == facts_of(then)
+    assert store.snapshot("volume", "later", UNWATCHED) == facts_of(then)
     write(store.volume_disk("volume"), {1: "y"})
-    assert store.snapshot("volume", "later") == facts_of(then)
+    assert store.snapshot("volume", "later", UNWATCHED) == facts_of(then)
     store.delete_volume("volume")
     store.delete_image("golden")
     assert store.images() == {"later": facts_of(then)}
@@ -366,7 +456,7 @@ def test_a_snapshot_is_the_volume_of_that_moment_and_needs_nobody(store: Store, 
 def test_a_volume_rolled_back_is_the_image_again(store: Store, golden: bytes, tmp_path: Path) -> None:
     store.clone("golden", "volume")
     write(store.volume_disk("volume"), {1: "x"})
-    facts = store.snapshot("volume", "later")
+    facts = store.snapshot("volume", "later", UNWATCHED)
     write(store.volume_disk("volume"), {1: "y"})
     store.roll_back("volume", "later")
     assert hashlib.sha256(content(store.volume_disk("volume"), tmp_path)).digest() == facts.digest
@@ -378,8 +468,8 @@ def test_a_volume_rolled_back_is_the_image_again(store: Store, golden: bytes, tm
 def test_a_flat_volume_outlives_its_image(store: Store, golden: bytes, tmp_path: Path) -> None:
     store.clone("golden", "volume")
     write(store.volume_disk("volume"), {1: "x"})
-    store.flatten("volume")
-    store.flatten("volume")
+    store.flatten("volume", UNWATCHED)
+    store.flatten("volume", UNWATCHED)
     store.delete_image("golden")
     assert store.volumes() == {"volume": None}
     assert content(store.volume_disk("volume"), tmp_path) == golden[:BLOCK] + block("x") + golden[2 * BLOCK :]
@@ -406,10 +496,11 @@ def test_what_is_not_there_cannot_be_used(store: Store) -> None:
     store.clone("golden", "volume")
     verbs: list[Callable[[], object]] = [
         lambda: store.clone("nothing", "other"),
-        lambda: store.snapshot("nothing", "other"),
+        lambda: store.copy_image("nothing", "other"),
+        lambda: store.snapshot("nothing", "other", UNWATCHED),
         lambda: store.roll_back("nothing", "golden"),
         lambda: store.roll_back("volume", "nothing"),
-        lambda: store.flatten("nothing"),
+        lambda: store.flatten("nothing", UNWATCHED),
         lambda: store.resize("nothing", SIZE),
         lambda: store.volume_disk("nothing"),
         lambda: store.image_disk("nothing"),
@@ -421,6 +512,144 @@ def test_what_is_not_there_cannot_be_used(store: Store) -> None:
             verb()
     assert store.volumes() == {"volume": "golden"}
     assert set(store.images()) == {"golden"}
+
+
+# -- long work ---------------------------------------------------------------------------------------------------------
+
+
+class Witness:
+    """Hears how far work is; ends it when it has heard more than `patience` times."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.heard: list[tuple[int, int]] = []
+
+    def step(self, done_bytes: int, total_bytes: int) -> None:
+        self.heard.append((done_bytes, total_bytes))
+        if len(self.heard) > self.patience:
+            raise Cancelled("waiting", expected="patience", found="none")
+
+
+def goes_through(work: Callable[[Watch], object], watch: Watch) -> bool:
+    try:
+        work(watch)
+    except Cancelled:
+        return False
+    return True
+
+
+def long_verbs(store: Store, source: Path) -> dict[str, Callable[[Watch], object]]:
+    announced = hashlib.sha256(source.read_bytes()).digest()
+    return {
+        "import": lambda watch: store.import_image("new", source, ImageFormat.QCOW2, announced, LARGE, watch),
+        "snapshot": lambda watch: store.snapshot("volume", "new", watch),
+        "flatten": lambda watch: store.flatten("volume", watch),
+    }
+
+
+@pytest.mark.parametrize("verb", ["import", "snapshot", "flatten"])
+@pytest.mark.usefixtures("golden")
+def test_long_work_tells_how_far_it_is_and_leaves_nothing_wherever_it_is_given_up(
+    store: Store, place: Path, golden: bytes, tmp_path: Path, verb: str
+) -> None:
+    store.clone("golden", "volume")
+    before = store.images(), store.volumes()
+    do_it = long_verbs(store, tmp_path / "qcow2")[verb]
+    patience = 0
+    while not goes_through(do_it, witness := Witness(patience)):
+        assert (store.images(), store.volumes()) == before
+        assert left_over(place) == []
+        patience += 1
+    assert patience, "nobody was asked whether it should go on"
+    assert (store.images(), store.volumes()) != before
+    assert len({total for _, total in witness.heard}) == 1
+    done = [done for done, _ in witness.heard]
+    assert done == sorted(done)
+    assert 0 == done[0] <= done[-1] <= witness.heard[0][1]
+    assert content(store.volume_disk("volume"), tmp_path) == golden
+
+
+class Meanwhile:
+    """Tries something, once, while long work goes on."""
+
+    def __init__(self, attempt: Callable[[], object]) -> None:
+        self.attempt = attempt
+        self.tried = False
+
+    def step(self, done_bytes: int, total_bytes: int) -> None:
+        assert 0 <= done_bytes <= total_bytes
+        if not self.tried:
+            self.tried = True
+            self.attempt()
+
+
+@pytest.mark.usefixtures("golden")
+def test_nobody_else_works_on_a_volume_that_is_worked_on(kind: str, place: Path, store: Store) -> None:
+    other = open_store(kind, place)
+    verbs: dict[str, Callable[[], object]] = {
+        "clone": lambda: other.clone("golden", "volume"),
+        "create volume": lambda: other.create_volume("volume", SIZE),
+        "snapshot": lambda: other.snapshot("volume", "second", UNWATCHED),
+        "roll back": lambda: other.roll_back("volume", "golden"),
+        "flatten": lambda: other.flatten("volume", UNWATCHED),
+        "resize": lambda: other.resize("volume", 2 * SIZE),
+        "delete volume": lambda: other.delete_volume("volume"),
+    }
+    store.clone("golden", "volume")
+    for name, verb in verbs.items():
+        for work in (
+            lambda watch: store.snapshot("volume", "first", watch),
+            lambda watch: store.flatten("volume", watch),
+        ):
+            store.delete_image("first")
+            store.roll_back("volume", "golden")
+            watch = Meanwhile(verb)
+            with pytest.raises(InUse):
+                work(watch)
+            assert watch.tried, name
+    assert store.volumes() == {"volume": "golden"}
+    assert set(store.images()) == {"golden"}
+
+
+@pytest.mark.usefixtures("golden")
+def test_nobody_else_works_on_an_image_that_is_worked_on(kind: str, place: Path, store: Store, tmp_path: Path) -> None:
+    other = open_store(kind, place)
+    store.clone("golden", "volume")
+    store.copy_image("golden", "spare")
+    verbs: list[Callable[[], object]] = [
+        lambda: other.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED),
+        lambda: other.snapshot("volume", "golden", UNWATCHED),
+        lambda: other.copy_image("golden", "new"),
+        lambda: other.copy_image("spare", "golden"),
+        lambda: other.clone("golden", "new"),
+        lambda: other.roll_back("volume", "golden"),
+        lambda: other.delete_image("golden"),
+    ]
+    for verb in verbs:
+        watch = Meanwhile(verb)
+        with pytest.raises(InUse):
+            store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, watch)
+        assert watch.tried
+    assert store.volumes() == {"volume": "golden"}
+    assert set(store.images()) == {"golden", "spare"}
+
+
+@pytest.mark.parametrize("verb", ["snapshot", "flatten"])
+def test_no_node_writes_to_a_volume_that_is_read(store: Store, golden: bytes, tmp_path: Path, verb: str) -> None:
+    store.clone("golden", "volume")
+    watch = Meanwhile(lambda: write(store.volume_disk("volume"), {0: "x"}))
+    with pytest.raises(subprocess.CalledProcessError):
+        long_verbs(store, tmp_path / "qcow2")[verb](watch)
+    assert content(store.volume_disk("volume"), tmp_path) == golden
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_file_that_is_cut_off_while_it_is_taken_in_is_refused(store: Store, place: Path, tmp_path: Path) -> None:
+    watch = Meanwhile(lambda: os.truncate(tmp_path / "raw", SIZE // 2))
+    with pytest.raises(StorageFailed):
+        store.import_image("golden", tmp_path / "raw", ImageFormat.RAW, None, LARGE, watch)
+    assert store.images() == {}
+    assert left_over(place) == []
 
 
 # -- in use ------------------------------------------------------------------------------------------------------------
@@ -479,6 +708,8 @@ def test_many_clones_at_once_are_all_made(store: Store) -> None:
     [
         ("import", "other", "qcow2", "qcow2"),
         ("clone", "golden", "other"),
+        ("create volume", "other", str(SIZE)),
+        ("copy image", "golden", "other"),
         ("snapshot", "volume", "other"),
         ("roll back", "volume", "golden"),
         ("flatten", "volume"),
@@ -496,7 +727,7 @@ def test_a_verb_killed_at_any_step_is_done_or_not_begun_and_can_be_asked_again(
         """Have `golden` with a `volume` that differs, a `spare` image, and nothing `other`."""
         store.delete_volume("other")
         store.delete_image("other")
-        store.import_image("spare", tmp_path / "raw", ImageFormat.RAW, None, LARGE)
+        store.import_image("spare", tmp_path / "raw", ImageFormat.RAW, None, LARGE, UNWATCHED)
         store.delete_volume("volume")
         store.clone("golden", "volume")
         write(store.volume_disk("volume"), {1: "x"})
@@ -515,17 +746,15 @@ def test_a_verb_killed_at_any_step_is_done_or_not_begun_and_can_be_asked_again(
     do(store, *verb)
     after = state()
     assert before != after
-    begin()
     seen = []
     for step in kills_at_each_step(
-        FILE_CALLS, "tests.conformance.imaging.store_verb", [kind, str(place), *verb], tmp_path
+        FILE_CALLS, begin, "tests.conformance.imaging.store_verb", [kind, str(place), *verb], tmp_path
     ):
         assert state() in (before, after), step
         store.collect()
         assert left_over(place) == []
         do(store, *verb)
         assert state() == after, step
-        begin()
         seen.append(step)
     assert seen
 
@@ -544,7 +773,7 @@ def test_collecting_does_not_disturb_work_that_goes_on(kind: str, place: Path, s
     try:
         for n in range(10):
             store.clone("golden", f"volume-{n}")
-            store.flatten(f"volume-{n}")
+            store.flatten(f"volume-{n}", UNWATCHED)
     finally:
         collecting.set()
         thread.join()
@@ -562,30 +791,59 @@ def test_disks_told_by_a_store_name_what_they_stand_on(store: Store, golden: byt
 WHERE_IT_IS_FULL = """
 import sys
 from pathlib import Path
-from steelyard.imaging.ports import ImageFormat
+from steelyard.imaging.ports import UNWATCHED, ImageFormat
 from steelyard.model.errors import StorageUnready
 from tests.conformance.imaging.stores import open_store
 
-kind, place, source, form = sys.argv[1:]
+kind, place, source, form, verb = sys.argv[1:]
 store = open_store(kind, Path(place) / "store")
+verbs = {
+    "import": lambda: store.import_image("other", Path(source), ImageFormat(form), None, 2**40, UNWATCHED),
+    "snapshot": lambda: store.snapshot("volume", "other", UNWATCHED),
+    "flatten": lambda: store.flatten("volume", UNWATCHED),
+    "clone": lambda: store.clone("golden", "other"),
+    "create volume": lambda: store.create_volume("other", 2**30),
+    "roll back": lambda: store.roll_back("volume", "golden"),
+}
+store.import_image("golden", Path(source), ImageFormat(form), None, 2**40, UNWATCHED)
+store.clone("golden", "volume")
+before = store.images(), store.volumes()
 try:
-    store.import_image("golden", Path(source), ImageFormat(form), None, 2**40)
+    if verb in ("clone", "create volume", "roll back"):
+        with (Path(place) / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(4096)):
+                pass
+except OSError:
+    pass
+try:
+    verbs[verb]()
 except StorageUnready as error:
     print(error.found)
-assert not store.images()
+assert (store.images(), store.volumes()) == before
 print([path.name for path in Path(place).rglob("work/*")])
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system has to be mounted, which needs root")
-@pytest.mark.parametrize("form", ImageFormat)
+@pytest.mark.parametrize(
+    ("verb", "form"),
+    [
+        ("import", ImageFormat.RAW),
+        ("import", ImageFormat.QCOW2),
+        ("snapshot", ImageFormat.RAW),
+        ("flatten", ImageFormat.RAW),
+        ("clone", ImageFormat.RAW),
+        ("create volume", ImageFormat.RAW),
+        ("roll back", ImageFormat.RAW),
+    ],
+)
 def test_a_disk_that_there_is_no_room_for_is_told_and_leaves_nothing(
-    kind: str, tmp_path: Path, form: ImageFormat
+    kind: str, tmp_path: Path, verb: str, form: ImageFormat
 ) -> None:
     (tmp_path / "raw").write_bytes(os.urandom(SIZE))
     qcow2_disk(tmp_path / "qcow2", tmp_path / "raw")
     (tmp_path / "small").mkdir()
-    small = f'mount -t tmpfs -o size=2m none {tmp_path / "small"} && exec "$@"'
+    small = f'mount -t tmpfs -o size=6m none {tmp_path / "small"} && exec "$@"'
     program = [
         sys.executable,
         "-c",
@@ -594,6 +852,7 @@ def test_a_disk_that_there_is_no_room_for_is_told_and_leaves_nothing(
         str(tmp_path / "small"),
         str(tmp_path / form.value),
         form.value,
+        verb,
     ]
     ended = subprocess.run(
         ["unshare", "--mount", "sh", "-c", small, "sh", *program],

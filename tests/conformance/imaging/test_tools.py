@@ -1,13 +1,15 @@
 """What a program that reads a stranger's file can do, and what it cannot."""
 
+import itertools
 import os
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from steelyard.imaging.tools import Outcome, run, run_confined
+from steelyard.imaging.tools import Outcome, run_confined
 from steelyard.model.errors import StorageFailed, StorageUnready
 
 MIB = 2**20
@@ -17,7 +19,9 @@ def confined(
     script: str, reads: dict[str, Path] | None = None, writes: dict[str, Path] | None = None, seconds: int = 20
 ) -> tuple[Outcome, bytes]:
     with tempfile.TemporaryFile() as output:
-        outcome = run_confined("trying", ["sh", "-c", script], reads or {}, writes or {}, output, MIB, seconds)
+        outcome = run_confined(
+            "trying", ["sh", "-c", script], reads or {}, writes or {}, output, MIB, seconds, lambda: None
+        )
         output.seek(0)
         return outcome, output.read()
 
@@ -89,10 +93,48 @@ def test_it_has_no_more_memory_than_it_may() -> None:
 
 
 def test_a_program_that_is_not_installed_is_told() -> None:
-    with pytest.raises(StorageUnready, match="no-such-program"):
-        run("trying", ["no-such-program"], 1)
+    with pytest.raises(StorageUnready, match="no-such-program"), tempfile.TemporaryFile() as output:
+        run_confined("trying", ["no-such-program"], {}, {}, output, MIB, 1, lambda: None)
 
 
 def test_a_program_that_fails_is_told_in_its_words() -> None:
+    outcome, _ = confined("cat /no/such/file")
     with pytest.raises(StorageFailed, match="no/such/file"):
-        run("trying", ["cat", "/no/such/file"], 10)
+        outcome.check("trying")
+
+
+def test_a_place_that_cannot_be_made_for_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnready, match="nothing"):
+        confined("true", {"/given": tmp_path / "nothing"})
+
+
+class GiveUp(Exception):
+    """What whoever waits for a program may raise."""
+
+
+def test_it_is_gone_before_it_is_told_that_it_was_given_up(tmp_path: Path) -> None:
+    beats = itertools.count()
+
+    def give_up() -> None:
+        if (tmp_path / "begun").exists() and next(beats):
+            raise GiveUp
+
+    # Of a process that goes on in the background too.
+    script = "(while :; do echo x >> /place/growing; done) & touch /place/begun; sleep 60"
+    with pytest.raises(GiveUp), tempfile.TemporaryFile() as output:
+        run_confined("trying", ["sh", "-c", script], {}, {"/place": tmp_path}, output, 2**30, 20, give_up)
+    length = (tmp_path / "growing").stat().st_size
+    assert length
+    assert not is_open(tmp_path / "growing")
+    assert (tmp_path / "growing").stat().st_size == length
+
+
+def is_open(path: Path) -> bool:
+    """Say whether any process has the directory of this file in its root, or the file open."""
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdecimal() and any(
+                str(path.parent) in line for line in (process / "mountinfo").read_text().splitlines()
+            ):
+                return True
+    return False

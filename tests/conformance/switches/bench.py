@@ -9,7 +9,7 @@ from steelyard.isolation.ports import Missing, Switch
 from tests.fakes.switch import OPEN, FakeSwitch, Fault
 
 PORTS: Final = ("p1", "p2", "p3", "p4")
-LIMIT_SECONDS: Final = 2.0
+LIMIT_SECONDS: Final = 1.0
 """What a call on a broken switch may take; what is broken on purpose is not worth waiting for."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from steelyard.imaging.locks import Hold, holding, keeping_away, keeping_still
+from steelyard.imaging.locks import Hold, holding, is_open, keeping_away, keeping_still
 from steelyard.model.errors import InUse, NotFound
 
 HOLDER = """
@@ -56,6 +56,12 @@ def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
         holder.wait()
     with holding(lock, "name", Hold.ALONE, "holding"):
         pass
+
+
+def test_a_file_that_is_not_there_is_not_open(tmp_path: Path) -> None:
+    assert not is_open(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    assert not is_open(tmp_path / "file")
 
 
 @pytest.mark.parametrize("keep", [keeping_away, keeping_still])

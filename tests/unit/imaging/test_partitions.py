@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import zlib
 from pathlib import Path
 from struct import pack_into
 
@@ -78,6 +79,47 @@ def test_a_damaged_gpt_is_refused(tmp_path: Path, at: int, layout: str, value: i
     pack_into(layout, head, at, value)
     with pytest.raises(MalformedImage):
         parse_partitions(bytes(head), SIZE)
+
+
+def checksummed(head: bytearray) -> bytes:
+    """Return the head with the checksums of its GPT put right, as one who means harm would."""
+    at = int.from_bytes(head[512 + 72 : 512 + 80], "little") * 512
+    count, size = (
+        int.from_bytes(head[512 + 80 : 512 + 84], "little"),
+        int.from_bytes(head[512 + 84 : 512 + 88], "little"),
+    )
+    pack_into("<I", head, 512 + 88, zlib.crc32(head[at : at + count * size]))
+    pack_into("<I", head, 512 + 16, 0)
+    pack_into("<I", head, 512 + 16, zlib.crc32(head[512 : 512 + 92]))
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("at", "layout", "value"),
+    [
+        (512, "B", 0),  # signature
+        (512 + 32, "<Q", SIZE // 512),  # where the backup is
+        (512 + 72, "<Q", 1),  # where the entries are: over the header
+        (512 + 72, "<Q", 120),  # the last of them beyond what was read
+        (512 + 84, "<I", 256),  # size of an entry
+        (512 + 84, "<I", 0),
+        (1024 + 32, "<Q", 2**64 - 1),  # the first block of a partition
+        (1024 + 40, "<Q", SIZE // 512),  # its last
+        (1024 + 40, "<Q", 2047),
+    ],
+)
+def test_a_gpt_that_was_made_to_mislead_is_refused(tmp_path: Path, at: int, layout: str, value: int) -> None:
+    head = bytearray(partitioned(tmp_path / "disk", GPT))
+    assert parse_partitions(checksummed(head), SIZE) == parse_partitions(bytes(head), SIZE)
+    pack_into(layout, head, at, value)
+    with pytest.raises(MalformedImage):
+        parse_partitions(checksummed(head), SIZE)
+
+
+@pytest.mark.parametrize("script", [GPT, MBR])
+def test_a_table_without_its_signature_is_none(tmp_path: Path, script: str) -> None:
+    head = partitioned(tmp_path / "disk", script)
+    assert parse_partitions(head[:510] + bytes(2) + head[512:], SIZE) == ()
 
 
 def test_a_gpt_that_goes_beyond_what_was_read_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from steelyard.model.errors import AlreadyThere, NotEnough, OverQuota, Steelyard
 from steelyard.service.database import Database
 from tests.unit.isolation.rig import BLUE, POOL, PROVIDER, RED, Rack
 
+pytestmark = pytest.mark.both_databases
+
 SECONDS: Final = 60
 
 
@@ -71,7 +73,7 @@ def test_one_request_by_two_threads_is_one_allocation(rack: Rack) -> None:
     assert race(*[lambda: rack.allocate(RED, "red", allocation="same")] * 4) == [("n1",)] * 4
 
 
-@pytest.mark.parametrize("what", ["node", "vlan", "quota"])
+@pytest.mark.parametrize("what", ["node", *(pytest.param(what, marks=pytest.mark.slow) for what in ("vlan", "quota"))])
 def test_the_last_of_anything_is_given_to_one_of_two_processes(rack: Rack, what: str) -> None:
     rack.project("red", nodes=1, networks=1)
     for name in ("n1", "n2") if what == "quota" else ("n1",):

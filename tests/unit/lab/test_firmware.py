@@ -54,6 +54,7 @@ def test_an_image_of_another_kind_is_refused(image: bytes) -> None:
         change_one_measured_byte(image)
 
 
+@pytest.mark.slow
 def test_debians_firmware_can_be_changed() -> None:
     require_programs({str(OVMF): "ovmf"})
     image = OVMF.read_bytes()

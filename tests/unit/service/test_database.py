@@ -13,6 +13,8 @@ from steelyard.service import database as database_module
 from steelyard.service.database import Database
 from steelyard.service.tables import leases
 
+pytestmark = pytest.mark.both_databases
+
 WAIT_SECONDS = 20
 
 

@@ -3,8 +3,12 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from steelyard.service.database import Database, local_seconds
 from steelyard.service.leases import Lease, acquire, give_up, renew
+
+pytestmark = pytest.mark.both_databases
 
 DURATION = timedelta(seconds=10)
 START = datetime(2026, 1, 1, tzinfo=UTC)

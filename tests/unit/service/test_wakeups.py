@@ -12,6 +12,8 @@ from steelyard.service.listening import Listener
 from steelyard.service.wakeups import AsyncAlarm, Wakeups
 from tests.databases import Cluster
 
+pytestmark = pytest.mark.both_databases
+
 WAIT_SECONDS = 20
 
 

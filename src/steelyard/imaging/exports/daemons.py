@@ -92,9 +92,8 @@ def listens(socket_path: Path) -> bool:
 def start_daemon(doing: str, command: Sequence[str], socket_path: Path, log: Path, wires: Sequence[int] = ()) -> Daemon:
     """Start a program that lives on without us; return it when it listens at its socket. Raises StorageFailed.
 
-    It inherits `wires`; what it says goes to `log`.
+    It inherits `wires`; what it says goes to `log`. Nobody listens at the socket so far.
     """
-    socket_path.unlink(missing_ok=True)
     log.touch(mode=0o600)
     with log.open("wb") as output, _life(socket_path) as life:
         fcntl.flock(life, fcntl.LOCK_EX | fcntl.LOCK_NB)

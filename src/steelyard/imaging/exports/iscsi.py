@@ -95,6 +95,7 @@ def _start_tgtd(doing: str, place: Path, record: Record, storage: Daemon) -> Non
     shown = f"[{record.address}]" if record.address.version == 6 else str(record.address)
     command = ["nsenter", f"--mount=/proc/{storage.pid}/ns/mnt", "--", "env", f"TGT_IPC_SOCKET={place / 'tgtd'}"]
     command += ["tgtd", "-f", "-C", "0", "-t", str(_THREADS), "--iscsi", f"portal={shown}:{record.port}"]
+    (place / "tgtd.0").unlink(missing_ok=True)
     with start_daemon(doing, command, place / "tgtd.0", place / "log"):
         pass
 

@@ -1,8 +1,8 @@
 """NBD over TLS, by one confined qemu-storage-daemon per opening.
 
 The credential is a client certificate of an authority made for the opening alone: Debian's nbd-client knows
-certificates, and no pre-shared keys. The daemon sees the volume, its image and the opening's directory, and of the
-network just the socket that it is handed, listening.
+certificates, and no pre-shared keys. The daemon writes to the volume, reads its image and the opening's directory, and
+has of the network just the socket that it is handed, listening.
 
 Source: NBD protocol (nbd/doc/proto.md), section TLS; QEMU 7.2, docs/system/tls.rst.
 """
@@ -79,9 +79,10 @@ class _NbdServer:
     def start(self, place: Path, record: Record) -> None:
         doing = f"serving the disk {record.name} by NBD"
         tls = f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={place},priority={_PRIORITY}"
-        files = [record.disk.path, place]
-        bases = [record.disk.base.path] if isinstance(record.disk, Overlay) and record.disk.base else []
-        caged = cage({str(path): path for path in bases}, {str(path): path for path in files})
+        reads = [place]
+        if isinstance(record.disk, Overlay) and record.disk.base is not None:
+            reads.append(record.disk.base.path)
+        caged = cage({str(path): path for path in reads}, {str(record.disk.path): record.disk.path})
         try:
             listener = listen(record.address, record.port)
         except OSError as error:

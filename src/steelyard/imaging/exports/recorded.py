@@ -32,7 +32,7 @@ from steelyard.imaging.files import (
     workplace,
     write_file,
 )
-from steelyard.imaging.locks import Hold, holding, keeping_away
+from steelyard.imaging.locks import Hold, holding, is_open, keeping_away
 from steelyard.imaging.ports import Access, ImageFile, Opening, Overlay, RawFile, VolumeDisk
 from steelyard.imaging.tools import parse_json
 from steelyard.model.errors import InUse, SteelyardError, StorageFailed, StorageUnready, WrongUse
@@ -143,6 +143,10 @@ class RecordedExport:
         # A server that was begun and not told all by one who died is running, and not serving.
         (place / "told").unlink(missing_ok=True)
         self._server.start(place, record)
+        # It was told the file's name, and may have looked before that came to mean another file: rolled back, deleted.
+        if not is_open(record.disk.path):
+            self._server.end(place)
+            raise InUse("serving a disk", expected="nobody else at work on it", found="it has just been replaced")
         write_file(place / "told", b"")
 
     def _serves(self, place: Path) -> bool:

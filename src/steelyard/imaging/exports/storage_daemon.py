@@ -7,6 +7,8 @@ Source: QEMU Storage Daemon QMP Reference Manual 7.2.
 """
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -68,9 +70,14 @@ def start_storage_daemon(
     doing: str, cage: Sequence[str], place: Path, options: Sequence[str], wires: Sequence[int] = ()
 ) -> Daemon:
     """Start a daemon in a `cage`, its monitor in `place`. Raises StorageFailed."""
-    chardev = f"socket,id=monitor,path={place / 'qmp'},server=on,wait=off"
-    command = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *options]
-    return start_daemon(doing, [*cage, *command], place / "qmp", place / "log", wires)
+    (place / "qmp").unlink(missing_ok=True)
+    # Bound for it, so that it need not write to the place, which says what is to be served. It does listen itself:
+    # whoever does is who the kernel says is there.
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.bind(os.fspath(place / "qmp"))
+        chardev = f"socket,id=monitor,fd={monitor.fileno()},server=on,wait=off"
+        command = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *options]
+        return start_daemon(doing, [*cage, *command], place / "qmp", place / "log", [*wires, monitor.fileno()])
 
 
 def add_disk(monitor: Monitor, disk: VolumeDisk) -> None:

@@ -260,7 +260,8 @@ class World:
         for name in names:
             self.release(name)
         for _ in range(4):
-            self.process.do_all()
+            if any(self.state(name) is not NodeState.FREE for name in names):
+                self.process.do_all()
         assert all(self.state(name) is NodeState.FREE for name in names)
 
     # -- what is --

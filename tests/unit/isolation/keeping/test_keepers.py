@@ -56,6 +56,7 @@ def world(database: Database) -> Iterator[LiveWorld]:
     assert {thread for thread in threading.enumerate() if thread.is_alive()} <= before
 
 
+@pytest.mark.both_databases
 def test_what_is_wanted_comes_true(world: LiveWorld) -> None:
     operations = [world.attach("n1", "wine"), world.power("n1", Verb.POWER_ON)]
     wait_until(lambda: all(world.how(one) is OperationState.DONE for one in operations))

@@ -124,8 +124,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["image"], ["images.id"], name=op.f("fk_boots_image_images")),
         sa.ForeignKeyConstraint(["volume"], ["volumes.id"], name=op.f("fk_boots_volume_volumes")),
         sa.PrimaryKeyConstraint("project", "node", name=op.f("pk_boots")),
-        sa.UniqueConstraint("network", "address", name=op.f("uq_boots_network")),
-        sa.UniqueConstraint("network", "mac", name=op.f("uq_boots_network")),
+        sa.UniqueConstraint("network", "address", name=op.f("uq_boots_address")),
+        sa.UniqueConstraint("network", "mac", name=op.f("uq_boots_mac")),
     )
     op.create_table(
         "openings",
