@@ -28,30 +28,59 @@ Json = Mapping[str, object]
 
 
 class Monitor:
-    """The monitor of a daemon: commands are answered in order; events are passed over."""
+    """The monitor of a daemon: commands are answered in order; events are passed over.
+
+    Whoever comes while QEMU sets its monitor up may be greeted a second time, whatever was said meanwhile: what of a
+    command had come by then is lost, and capabilities are to be negotiated anew.
+    Source: QEMU 7.2, chardev/char-fe.c, qemu_chr_fe_set_handlers_full; monitor/qmp.c, monitor_qmp_event.
+    """
 
     def __init__(self, daemon: Daemon) -> None:
         daemon.wire.settimeout(ANSWER_SECONDS)
         self._wire = daemon.wire
         self._heard = b""
+        self._said = 0
         self._hear("greeting QEMU")
-        self.execute("qmp_capabilities", {})
+        # An error says that they are negotiated already.
+        self._ask("greeting QEMU", "qmp_capabilities", {})
 
     def execute(self, command: str, arguments: Json) -> None:
         """Have it do `command`. Raises StorageFailed."""
         doing = f"telling QEMU {command}"
-        request = json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        answer = self._ask(doing, command, arguments)
+        if "return" not in answer:
+            reason = answer.get("error")
+            raise StorageFailed(doing, expected="it to be done", found=str(reason.get("desc") if reason else answer))
+
+    def _ask(self, doing: str, command: str, arguments: Json) -> dict[str, Any]:
+        while (answer := self._answer_to(self._say(doing, command, arguments), doing)) is None:
+            pass
+        return answer
+
+    def _say(self, doing: str, command: str, arguments: Json) -> int:
+        """Say a command; return the number that its answer will have."""
+        self._said += 1
+        request = json.dumps({"execute": command, "arguments": arguments, "id": self._said}).encode() + b"\n"
         try:
             self._wire.sendall(request)
         except OSError as error:
             raise StorageFailed(doing, expected="it to listen", found=str(error)) from error
+        return self._said
+
+    def _answer_to(self, number: int, doing: str) -> dict[str, Any] | None:
+        """Return the answer to a command; None: a greeting came in between, and it was not done."""
         answer = self._hear(doing)
-        # QEMU greets twice when it is spoken to while it sets its monitor up.
-        while "event" in answer or "QMP" in answer:
+        while "event" in answer:
             answer = self._hear(doing)
-        if "return" not in answer:
-            reason = answer.get("error")
-            raise StorageFailed(doing, expected="it to be done", found=str(reason.get("desc") if reason else answer))
+        if "QMP" not in answer:
+            return answer
+        negotiating = self._say(doing, "qmp_capabilities", {})
+        done: dict[str, Any] | None = None
+        # What is left of a command that was cut in two is answered by errors without a number.
+        while (answer := self._hear(doing)).get("id") != negotiating:
+            if answer.get("id") == number and answer.get("error", {}).get("class") != "CommandNotFound":
+                done = answer
+        return done
 
     def _hear(self, doing: str) -> dict[str, Any]:
         while b"\n" not in self._heard:
