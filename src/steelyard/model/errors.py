@@ -445,6 +445,13 @@ class NotAdmitted(Refused):
     remedy = "Have the node weighed again, and hand in the new verdict while it is fresh."
 
 
+class AddressRefused(Refused):
+    """An address that is not called from here: private, this computer's, or not by https."""
+
+    code = "address-refused"
+    remedy = "Name a host of the open internet, by https; the provider's configuration says what else is called."
+
+
 class Changed(Refused):
     """It is not as the caller last saw it (If-Match)."""
 
