@@ -497,6 +497,11 @@ def access_document(access: Access) -> dict[str, Any]:
             }
 
 
+def root_document(access: Access) -> Secret:
+    """Return root.json for a volume that need not begin with a LUKS header."""
+    return Secret(json.dumps(access_document(access) | {"luks_header": None}).encode())
+
+
 def seal_access(sealer: Sealer, volume: str, access: Access) -> bytes:
     """Return it as the column `sealed` has it."""
     return sealer.seal(f"volume/{volume}", Secret(json.dumps(access_document(access)).encode()))

@@ -131,6 +131,13 @@ discarded: Final = Table(
     Column("since", UtcTime, nullable=False),
 )
 
+stores: Final = Table(
+    "imaging_stores",
+    metadata,
+    # The one store that the images and volumes here are in.
+    Column("id", String, primary_key=True),
+)
+
 operations: Final = Table(
     "imaging_operations",
     metadata,

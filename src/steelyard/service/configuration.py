@@ -8,7 +8,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -153,6 +153,8 @@ def _value(kind: Any, value: object, where: str, directory: Path) -> Any:
         [kind] = [option for option in get_args(kind) if option is not NoneType]
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_value(get_args(kind)[0], one, where, directory) for one in value)
+    if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
+        return read_table(kind, value, where, directory)
     if kind is Path and isinstance(value, str) and value:
         return directory / value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

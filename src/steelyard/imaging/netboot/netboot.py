@@ -82,18 +82,18 @@ class Netboot:
         self._ending.callback(lambda: self._wait_for(self._end()))
         self._wait_for(self._begin())
 
-    def serve(self, network: str, boots: Collection[NodeBoot]) -> None:
-        """See to it that these nodes, and nobody else, are answered on that network.
+    def serve(self, network: str, boots: Collection[NodeBoot]) -> Mapping[str, SteelyardError]:
+        """See to it that these nodes, and nobody else, are answered on that network; return why some are not, by node.
 
-        One that cannot be does not keep others from it: its error is raised in the end. What is wrong with the network
-        is told by `trouble`, and tried again until it is right.
+        One that cannot be does not keep others from it: StorageUnready when a file or program is missing, BuildFailed.
+        What is wrong with the network is told by `trouble`, and tried again until it is right.
 
-        Raises WrongUse; StorageUnready when a file or program is missing, BuildFailed.
+        Raises WrongUse.
         """
         if network not in self._networks:
             raise WrongUse("saying what boots", expected="a boot network that is set up", found=network)
         check_boots(self._networks[network], boots)
-        failures: list[SteelyardError] = []
+        failures: dict[str, SteelyardError] = {}
         with self._serving:
             before, made = self._made[network], dict[IPv4Address, _Made]()
             answers: dict[IPv4Address, Answer] = {}
@@ -101,13 +101,12 @@ class Netboot:
                 try:
                     answers[boot.address] = Answer(boot.mac, self._files(boot, before, made))
                 except SteelyardError as failure:
-                    failures.append(failure)
+                    failures[boot.node] = failure
             self._made[network] = made
             self._wait_for(self._stations[network].serve(answers))
             for image in {each.image for each in before.values()} - {each.image for each in made.values()}:
                 image.unlink()
-        if failures:
-            raise failures[0]
+        return failures
 
     def trouble(self) -> Mapping[str, str]:
         """Return what is wrong, by network; nothing of one that is right."""

@@ -40,6 +40,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_imaging_discarded")),
     )
     op.create_table(
+        "imaging_stores",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_imaging_stores")),
+    )
+    op.create_table(
         "imaging_operations",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("verb", sa.String(), nullable=False),
