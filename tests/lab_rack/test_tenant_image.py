@@ -21,17 +21,14 @@ from steelyard.imaging.exports.nbd import nbd_export
 from steelyard.imaging.netboot.plan import DirectBoot
 from steelyard.imaging.ports import UNWATCHED, Access, ImageFormat, IscsiAccess, NbdAccess
 from steelyard.imaging.stores.directory import DirectoryStore
-from steelyard.imaging.tenant.debian import BootFiles, Recipe, build_debian
 from steelyard.lab.namespace import inside
 from steelyard.model.secret import Secret
 from tests.lab_rack.rack import Rack, wait_until
+from tests.lab_rack.tenant import LUKS_KEY, SIZE, make_ssh_key, plain_image, sealed_image
 from tests.lab_rack.test_netboot import ADDRESS, NODE_ADDRESS, Foot, foot
-from tests.tpm import require_programs
 
 pytestmark = pytest.mark.rack
 
-CACHE: Final = (Path(__file__).parents[2] / ".cache" / "debian").absolute()
-SIZE: Final = 1 << 30
 BOOT_SECONDS: Final = 400
 """Some 35 s on an idle machine."""
 WIREGUARD_KEY: Final = Secret(b"a key that only the tenant's system has\n")
@@ -43,19 +40,10 @@ class Tenant:
     """A tenant's images, and the key that opens what was booted of them."""
 
     folder: Path
-    plain: BootFiles
-    sealed: BootFiles
-
-    @property
-    def ssh_key(self) -> Path:
-        return self.folder / "key"
-
-    @property
-    def luks_key(self) -> Path:
-        return self.folder / "luks.key"
+    ssh_key: Path
 
     def seed(self) -> dict[str, Secret]:
-        public = self.ssh_key.with_suffix(".pub").read_text().strip()
+        public = self.ssh_key.with_name("ssh.key.pub").read_text().strip()
         return {
             "meta-data": Secret(b"instance-id: i-1\nlocal-hostname: blue-1\n"),
             "user-data": Secret(f"#cloud-config\nssh_authorized_keys:\n  - {public}\n".encode()),
@@ -65,14 +53,8 @@ class Tenant:
 
 @pytest.fixture(scope="session")
 def tenant(tmp_path_factory: pytest.TempPathFactory) -> Tenant:
-    require_programs({"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"})
     folder = tmp_path_factory.mktemp("tenant")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
-    (folder / "luks.key").write_text("0123456789abcdef" * 4)
-    recipe = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE)
-    plain = build_debian(recipe, folder / "plain.qcow2", ImageFormat.QCOW2, None, CACHE)
-    sealed = build_debian(recipe, folder / "sealed.raw", ImageFormat.RAW, folder / "luks.key", CACHE)
-    return Tenant(folder, plain, sealed)
+    return Tenant(folder, make_ssh_key(folder))
 
 
 def root_document(access: Access) -> Secret:
@@ -176,12 +158,12 @@ def test_a_node_runs_from_a_volume_and_is_what_its_seed_says(
     rack: Rack, tenant: Tenant, protocol: str, tmp_path: Path
 ) -> None:
     (tmp_path / "boot").mkdir()
-    with machine(rack, tenant, tmp_path, protocol, tenant.folder / "plain.qcow2") as (node, access):
+    with machine(rack, tenant, tmp_path, protocol, plain_image().file) as (node, access):
         found = find_boot(DirectoryStore(tmp_path / "store").image_disk("debian"), tmp_path / "boot")
         assert isinstance(found, Found)
         assert found.initramfs is not None
         assert found.command_line is not None
-        assert found.kernel.read_bytes() == tenant.plain.kernel
+        assert found.kernel.read_bytes() == plain_image().boot.kernel
         document = {"root.json": root_document(access)}
         begin = node.start(found.kernel, found.initramfs, found.command_line, tenant.seed() | document)
         node.wait_for_sshd(begin)
@@ -204,17 +186,18 @@ def test_a_node_runs_from_a_volume_and_is_what_its_seed_says(
 
 
 def test_a_node_unlocks_its_volume_with_a_key_that_it_forgets(rack: Rack, tenant: Tenant, tmp_path: Path) -> None:
+    sealed = sealed_image()
     kernel, initramfs = tmp_path / "kernel", tmp_path / "initramfs"
-    kernel.write_bytes(tenant.sealed.kernel)
-    initramfs.write_bytes(tenant.sealed.initramfs)
-    with machine(rack, tenant, tmp_path, "nbd", tenant.folder / "sealed.raw") as (node, access):
+    kernel.write_bytes(sealed.boot.kernel)
+    initramfs.write_bytes(sealed.boot.initramfs)
+    with machine(rack, tenant, tmp_path, "nbd", sealed.file) as (node, access):
         handover = tenant.seed() | {"root.json": root_document(access)}
-        right = Secret(tenant.luks_key.read_bytes())
+        right = Secret(LUKS_KEY.encode())
         for wrong in ({}, {"luks.key": Secret(b"f" * 64)}):
-            begin = node.start(kernel, initramfs, tenant.sealed.command_line, handover | wrong)
+            begin = node.start(kernel, initramfs, sealed.boot.command_line, handover | wrong)
             node.boot.wait_until_off(begin)
             assert re.search(r"steelyard: [0-9.]+ failed: (mounting|unlocking) the volume", node.said(begin))
-        begin = node.start(kernel, initramfs, tenant.sealed.command_line, handover | {"luks.key": right})
+        begin = node.start(kernel, initramfs, sealed.boot.command_line, handover | {"luks.key": right})
         node.wait_for_sshd(begin)
         known = node.known_hosts(begin)
         assert "/dev/mapper/root on / " in node.ssh("mount", known)

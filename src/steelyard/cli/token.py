@@ -29,6 +29,7 @@ class Right(StrEnum):
     POWER = "power"
     CONSOLE = "console"
     MEMBERS = "members"
+    IMAGES = "images"
     RACK = "rack"
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from steelyard.cli.token import Right as TokenRight
+from steelyard.service.authority import Right
 from tests.api import Api
 from tests.unit.cli.command import Command, sign_in
 
@@ -141,3 +143,7 @@ def test_help_comes_without_the_web_library(steelyard: Command) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert steelyard("--help").exit_code == 0
+
+
+def test_a_token_can_be_for_each_right_that_there_is() -> None:
+    assert {right.value for right in TokenRight} == {right.value for right in Right}

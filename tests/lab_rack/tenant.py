@@ -1,0 +1,69 @@
+"""The tenant's image for the tests: built once for all of them, as a tenant builds it."""
+
+import fcntl
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from steelyard.imaging.ports import ImageFormat
+from steelyard.imaging.tenant.debian import BootFiles, Recipe, build_debian
+from tests.tpm import require_programs
+
+CACHE: Final = (Path(__file__).parents[2] / ".cache").absolute()
+SIZE: Final = 1 << 30
+RECIPE: Final = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE)
+LUKS_KEY: Final = "0123456789abcdef" * 4
+
+
+@dataclass(frozen=True)
+class TenantImage:
+    """The file of an image, and what it boots."""
+
+    file: Path
+    boot: BootFiles
+
+
+def plain_image() -> TenantImage:
+    """Return an image that is not encrypted, qcow2."""
+    return _image("plain.qcow2", ImageFormat.QCOW2, None)
+
+
+def sealed_image() -> TenantImage:
+    """Return an image that LUKS_KEY unlocks, raw."""
+    return _image("sealed.raw", ImageFormat.RAW, LUKS_KEY)
+
+
+def _image(name: str, form: ImageFormat, luks_key: str | None) -> TenantImage:
+    require_programs({"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"})
+    folder = CACHE / "tenant" / _state()
+    folder.mkdir(parents=True, exist_ok=True)
+    image = folder / name
+    kernel, initramfs, line = (image.with_suffix(f".{part}") for part in ("kernel", "initramfs", "line"))
+    key = folder / "luks.key"
+    with (folder / "lock").open("w") as lock:
+        # Processes of tests that need it at once wait for one that makes it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not line.exists():
+            key.write_text(LUKS_KEY)
+            built = build_debian(RECIPE, image, form, None if luks_key is None else key, CACHE / "debian")
+            kernel.write_bytes(built.kernel)
+            initramfs.write_bytes(built.initramfs)
+            line.write_text(built.command_line)
+    return TenantImage(image, BootFiles(kernel.read_bytes(), initramfs.read_bytes(), line.read_text()))
+
+
+def _state() -> str:
+    """Return a name for what the images are made of by us; Debian's packages change seldom, and to the same end."""
+    package = resources.files("steelyard.imaging.tenant")
+    parts = [package / "debian.py", *sorted((package / "files").iterdir(), key=lambda part: part.name)]
+    return hashlib.sha256(b"\0".join([part.read_bytes() for part in parts] + [repr(RECIPE).encode()])).hexdigest()[:16]
+
+
+def make_ssh_key(folder: Path) -> Path:
+    """Return a private key; the public one is beside it."""
+    key = folder / "ssh.key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    return key
