@@ -98,9 +98,7 @@ def direct(
     if ssh_key and user_data is not None:
         raise WrongUse("saying what a node boots", expected="--ssh-key or --user-data", found="both")
     seed = {
-        "meta-data": json.dumps({"instance-id": node, "local-hostname": node}) + "\n"
-        if meta_data is None
-        else _text(meta_data),
+        "meta-data": f"instance-id: {node}\nlocal-hostname: {node}\n" if meta_data is None else _text(meta_data),
         "user-data": _cloud_config(ssh_key or ()) if user_data is None else _text(user_data),
     }
     what = DirectBoot(volume, protocol, command_line, seed)
@@ -108,12 +106,13 @@ def direct(
 
 
 def _cloud_config(keys: Sequence[Path]) -> str:
-    """Return the user data that lets the owners of these public keys sign in: YAML, of which JSON is a part."""
+    """Return the user data that lets the owners of these public keys sign in: YAML, of which quoted text is a part."""
     lines = [read_file(path, SSH_KEY_BYTES).decode("utf-8", "replace").strip() for path in keys]
     for path, line in zip(keys, lines, strict=True):
         if not line.startswith(("ssh-", "ecdsa-", "sk-")) or not line.isprintable():
             raise WrongUse(f"reading {path}", expected="one public key of OpenSSH's", found="something else")
-    return "#cloud-config\n" + json.dumps({"ssh_authorized_keys": lines}) + "\n"
+    keys_listed = "".join(f"  - {json.dumps(line)}\n" for line in lines)
+    return f"#cloud-config\nssh_authorized_keys:\n{keys_listed}" if lines else "#cloud-config\n"
 
 
 def _text(path: Path) -> str:
