@@ -35,7 +35,7 @@ STAGES: Final = {
 }
 
 
-def _processor_seconds(rack: Rack, node: str) -> float:
+def processor_seconds(rack: Rack, node: str) -> float:
     """Return the user and system time of the node's QEMU so far."""
     listed = subprocess.run(
         ["pgrep", "-f", f"qemu-system.*-name {node} .*{rack.root}/"], capture_output=True, text=True
@@ -62,7 +62,7 @@ def test_from_power_on_through_the_airlock(benchmark: BenchmarkFixture, tmp_path
                     wait_until(stage, reached, 240)
                     wall = time.monotonic() - begin
                     with suppress(IndexError, FileNotFoundError):  # the last stage switches the node off
-                        processor = _processor_seconds(rack, "n1")
+                        processor = processor_seconds(rack, "n1")
                     benchmark.extra_info[stage] = f"{wall:.1f} s, {processor:.1f} s of processor"
 
         benchmark.pedantic(boot, rounds=1)  # type: ignore[no-untyped-call]  # the plugin's one gap

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,11 +90,17 @@ class Blue:
 
 @pytest.fixture
 def blue(rack: Rack, tmp_path: Path) -> Iterator[Blue]:
+    with blue_on(rack, tmp_path) as blue:
+        yield blue
+
+
+@contextmanager
+def blue_on(rack: Rack, folder: Path) -> Iterator[Blue]:
     """Give a site with a boot network of blue's, and both nodes on it."""
     rack.lab("service", str(VLAN), f"{SERVICE}/24")
     with site_of(rack, more=CONFIGURATION) as site:
         site.run(["network", "create", "boot", "--project", "blue", "--vlan", str(VLAN)])
-        blue = Blue(site, tmp_path)
+        blue = Blue(site, folder)
         blue.run("node", "allocate", "all", "--project", "blue", "--node", "n1", "--node", "n2")
         for node in ("n1", "n2"):
             blue.run("node", "attach", node, "nic0", "boot")
