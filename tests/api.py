@@ -5,18 +5,22 @@ No keeper or worker runs: what is wanted stays wanted until a test has it done.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Final
 
 import uvicorn
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
+from steelyard.imaging.ports import ImageFile, Occupancy
 from steelyard.isolation.api import Means, isolation_router
 from steelyard.isolation.ports import Drivers
 from steelyard.model.secret import Secret
@@ -60,12 +64,63 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     rack = make_rack(database)
     front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
     storage = FakeStorage()
-    means = imaging.Means(
-        imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
-    )
-    routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
-    app = make_app(front, routers, "0")
+    routers = [_shared(), _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers), _imaging()]
+    app = _with_storage(make_app(front, routers, "0"), storage)
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
+
+
+# FastAPI takes long to look at what the routes take and give, and they are the same for every service here.
+
+
+@cache
+def _shared() -> APIRouter:
+    return shared_router()
+
+
+@cache
+def _isolation() -> APIRouter:
+    return _isolation_of(rig.DRIVERS)
+
+
+def _isolation_of(drivers: Drivers) -> APIRouter:
+    return isolation_router(Means(SEALER, drivers, POOL))
+
+
+@cache
+def _imaging() -> APIRouter:
+    asked = _AskedStorage()
+    trouble = {"red-net": "no cable"}
+    return imaging.imaging_router(
+        imaging.Means(imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, asked, asked, lambda: trouble)
+    )
+
+
+_STORAGE: Final = ContextVar[FakeStorage]("storage")
+"""Of the service that answers."""
+
+
+def _with_storage(app: ASGIApp, storage: FakeStorage) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        _STORAGE.set(storage)
+        await app(scope, receive, send)
+
+    return answer
+
+
+class _AskedStorage:
+    """The storage of whichever service answers."""
+
+    def image_occupancy(self, image: str) -> Occupancy:
+        return _STORAGE.get().image_occupancy(image)
+
+    def volume_occupancy(self, volume: str) -> Occupancy:
+        return _STORAGE.get().volume_occupancy(volume)
+
+    def image_disk(self, image: str) -> ImageFile:
+        return _STORAGE.get().image_disk(image)
+
+    def adding(self, upload: str) -> AbstractContextManager[Callable[[int, bytes], None]]:
+        return _STORAGE.get().adding(upload)
 
 
 def _make_callers(database: Database) -> dict[str, str]:

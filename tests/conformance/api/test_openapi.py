@@ -21,7 +21,11 @@ from tests.conformance.api.world import World
 ROUTES: Final = sorted({*TABLE, *OPEN} - {"GET /v1/events"})
 """The stream of events has no end."""
 BOUNDED: Final = settings(
-    max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=settings().max_examples // 8,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 

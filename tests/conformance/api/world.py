@@ -91,7 +91,8 @@ class World:
         transport = httpx.ASGITransport(api.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://api")
         self._now = sqlite3.connect(path)
-        self._kept = sqlite3.connect(path.with_suffix(".kept"))
+        self._now.execute("PRAGMA synchronous=OFF")
+        self._kept = sqlite3.connect(":memory:")
         self._now.backup(self._kept)
         self._writes = self._count_writes()
 
