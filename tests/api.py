@@ -27,12 +27,16 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
+from steelyard.service.webhooks import WebhookSettings
+from steelyard.service.webhooks_api import webhooks_router
 from tests.fakes.storage import FakeStorage
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
 
 START_SECONDS: Final = 20
+HOOKS: Final = WebhookSettings(allow=("127.0.0.0/8",), seconds=5)
+"""Receivers of tests are on this computer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     means = imaging.Means(
         imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
     )
-    routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
+    hooks = webhooks_router(SEALER, HOOKS)
+    routers = [shared_router(), hooks, isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
     app = make_app(front, routers, "0")
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
