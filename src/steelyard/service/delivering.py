@@ -9,6 +9,7 @@ of the threads are kept from such, and three quarters from any one project.
 import random
 import secrets
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
@@ -82,6 +83,7 @@ class Deliverer:
         self._outbound = outbound
         self._sealer = sealer
         self._settings = settings
+        self._origin: str | None = None
         self._patience = Patience(settings.seconds / 2, settings.seconds, settings.seconds)
         # Two tries, and some time to write down what came of the first.
         self._term = timedelta(seconds=2.5 * settings.seconds)
@@ -109,10 +111,12 @@ class Deliverer:
             outcome = self._try(due)
             slow = slow or local_seconds() - began > SLOW_SECONDS
             last = not outcome.delivered or local_seconds() >= until or not self._is_more(due)
-            if not self._write_down(due, outcome, lease, last=last):
+            lease = self._write_down(due, outcome, lease, last=last)
+            if lease is None:
                 return Done(None, TAKE_OVER_SECONDS, slow)
             if last:
-                return Done(None, 0, slow)
+                done = outcome.delivered and not due.letter
+                return Done(due.entry.number if done else None, 0, slow)
 
     def _caught_up(self, due: Due | CaughtUp | Later | Gone, identifier: str) -> int | None:
         """Return up to where all is done; far from where that was written down last, it is written down anew."""
@@ -167,12 +171,13 @@ class Deliverer:
 
     def _call(self, due: Due) -> Outcome:
         with self._database.reading() as connection:
-            origin = journal.read_origin(connection)
+            if self._origin is None:
+                self._origin = journal.read_origin(connection)
             sealed = webhooks.read_sealed(connection, due.webhook.id)
         if sealed is None:
             return Outcome(delivered=False, words="deleted", retry_seconds=0)
         secret = self._sealer.open(context_of(due.webhook.id), sealed)
-        identifier, body = webhooks.notice_of(due.entry, origin)
+        identifier, body = webhooks.notice_of(due.entry, self._origin)
         timestamp = int(self._database.clock().timestamp())
         headers = {
             "Content-Type": CONTENT_TYPE,
@@ -187,21 +192,24 @@ class Deliverer:
             seconds = min(float(asked), MOST_PAUSE_SECONDS) if asked.isdecimal() and len(asked) < 8 else 0.0
             return Outcome(answer.status in DELIVERED, f"status {answer.status}", seconds)
 
-    def _write_down(self, due: Due, outcome: Outcome, lease: Lease, *, last: bool) -> bool:
-        """Write down what came of a try; False: the webhook may be another's by now, who has it done again."""
+    def _write_down(self, due: Due, outcome: Outcome, lease: Lease, *, last: bool) -> Lease | None:
+        """Write down what came of a try, and return the lease, longer, or given up after the last.
+
+        None: the webhook may be another's by now, who does it again.
+        """
         seconds = pause_after(due.webhook.failures + 1, random.random())  # noqa: S311 (it keeps nobody's secret)
         pause = timedelta(seconds=max(seconds, outcome.retry_seconds))
         with self._database.writing() as transaction:
             renewed = leases.renew(transaction, lease, self._term)
             if renewed is None:
-                return False
+                return None
             dead = webhooks.tried(transaction, due, outcome, self._settings, pause)
             if last:
                 leases.give_up(transaction, renewed)
         if dead is not None:
             self._dead.inc()
             log.warning("webhook.given-up", webhook=due.webhook.id, entry=due.entry.number, tries=dead.tries)
-        return True
+        return renewed
 
     def _give_up(self, lease: Lease | None) -> None:
         if lease is not None:
@@ -229,12 +237,15 @@ class Deliveries:
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="webhook")
         self._dispatcher = threading.Thread(target=self._dispatch, name="webhooks", daemon=True)
         self._scanned: int | None = None
-        # By webhook: up to which entry it may want some, who is at it, up to which all was dealt with, when by
-        # `local_seconds` it is next looked at, and whether its receiver was slow.
+        # By webhook: as it was read last, up to which entry it may want some, who is at it, up to which entry all was
+        # dealt with, when by `local_seconds` it is next looked at, until when its receiver is left alone, and whether
+        # that was slow.
+        self._hooks: dict[str, Webhook] = {}
         self._wanted: dict[str, int] = {}
         self._working: dict[str, _Working] = {}
         self._caught: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}
         self._slow: set[str] = set()
 
     def start(self) -> None:
@@ -265,62 +276,96 @@ class Deliveries:
             self._alarm.wait(seconds)
 
     def _dispatch_once(self) -> float:
-        """Have done what is due and not being done; return the seconds until there may be more."""
-        with self._database.reading() as connection:
-            now = self._database.clock()
-            head = journal.read_head(connection).number
-            hooks = {hook.id: hook for hook in webhooks.read_all(connection)}
-            letters = webhooks.read_wanted_letters(connection)
-            more = self._scan(connection, hooks, head)
+        """Have done what is due and not being done; return the seconds until there may be more.
+
+        What is read of each webhook at each entry of the journal is its id alone: there may be thousands.
+        """
         for identifier in [identifier for identifier, working in self._working.items() if working.future.done()]:
             del self._working[identifier]
-        for identifier in self._wanted.keys() - hooks.keys() - self._working.keys():
-            del self._wanted[identifier]
-            self._caught.pop(identifier, None)
-            self._not_before.pop(identifier, None)
-            self._slow.discard(identifier)
-        soonest = 0.0 if more else LOOK_SECONDS
-        # Who failed or was slow the last time comes after the others.
-        for hook in sorted(hooks.values(), key=lambda hook: (hook.id in self._slow, hook.failures)):
-            wanted = self._wanted.setdefault(hook.id, head)
-            behind = max(hook.position, self._caught.get(hook.id, 0)) < wanted
-            if hook.id in self._working or not (behind or hook.id in letters):
-                continue
-            seconds = self._not_before.get(hook.id, 0.0) - local_seconds()
-            if hook.not_before is not None and hook.id not in letters:
-                seconds = max(seconds, (hook.not_before - now).total_seconds())
-            if seconds > 0:
-                soonest = min(soonest, seconds)
-            else:
+        with self._database.reading() as connection:
+            now = self._database.clock()
+            more = self._scan(connection)
+            self._know(connection)
+            letters = webhooks.read_wanted_letters(connection) & self._hooks.keys()
+            behind = {identifier for identifier, number in self._wanted.items() if self._caught[identifier] < number}
+            waits = {
+                identifier: max(
+                    self._not_before.get(identifier, 0.0),
+                    0.0 if identifier in letters else self._pauses.get(identifier, 0.0),
+                )
+                for identifier in (behind | letters) - self._working.keys()
+            }
+            ready = sorted((each for each, until in waits.items() if until <= local_seconds()), key=self._turn)
+            chosen = dict.fromkeys(self._choose(ready))
+            found = {hook.id: hook for hook in webhooks.read_some(connection, chosen)}
+        for identifier in chosen:
+            if (hook := found.get(identifier)) is None:
+                continue  # deleted by now
+            self._hooks[identifier] = hook
+            pause = 0.0 if hook.not_before is None else (hook.not_before - now).total_seconds()
+            self._pauses[identifier] = local_seconds() + pause
+            if pause <= 0 or identifier in letters:
                 self._submit(hook)
-        return soonest
+            else:
+                more = True  # its place is another's
+        soonest = min((until for until in waits.values() if until > local_seconds()), default=float("inf"))
+        # Who is ready and found no place has it when somebody ends, which rings.
+        return 0.0 if more else min(LOOK_SECONDS, max(0.0, soonest - local_seconds()))
 
-    def _scan(self, connection: Connection, hooks: dict[str, Webhook], head: int) -> bool:
+    def _choose(self, ready: Sequence[str]) -> Iterator[str]:
+        """Give those who are to be worked at now: a quarter of the threads for one project, half for who is slow."""
+        working = [(each.project, each.slow) for each in self._working.values()]
+        most = self._settings.threads
+        for identifier in ready:
+            project, slow = self._hooks[identifier].project, self._is_slow(identifier)
+            if len(working) >= most:
+                return
+            if sum(whose == project for whose, _ in working) >= max(1, most // 4):
+                continue
+            if slow and sum(is_slow for _, is_slow in working) >= most // 2:
+                continue
+            working.append((project, slow))
+            yield identifier
+
+    def _know(self, connection: Connection) -> None:
+        """Find out which webhooks are new, and forget who is gone."""
+        there = webhooks.read_ids(connection)
+        if there - self._hooks.keys():
+            head = journal.read_head(connection).number
+            for hook in webhooks.read_all(connection):
+                if hook.id not in self._hooks:
+                    self._hooks[hook.id] = hook
+                    self._caught[hook.id], self._wanted[hook.id] = hook.position, head
+        for identifier in self._hooks.keys() - there - self._working.keys():
+            del self._hooks[identifier], self._wanted[identifier], self._caught[identifier]
+            for known in (self._not_before, self._pauses):
+                known.pop(identifier, None)
+            self._slow.discard(identifier)
+
+    def _scan(self, connection: Connection) -> bool:
         """Find out which webhooks want one of the newest entries; whether there are more of these."""
         if self._scanned is None:
-            self._scanned = head  # each webhook is looked at once, as it is not known yet
+            self._scanned = journal.read_head(connection).number  # nobody is known yet, and who is new is looked at
         headings = journal.read_headings(connection, project=None, after=self._scanned, limit=SCANNED_AT_ONCE)
         for heading in headings:
-            for hook in hooks.values():
-                if hook.id in self._wanted and hook.tells_of(heading):
+            for hook in self._hooks.values():
+                if hook.tells_of(heading):
                     self._wanted[hook.id] = heading.number
             self._scanned = heading.number
         return len(headings) == SCANNED_AT_ONCE
 
+    def _turn(self, identifier: str) -> tuple[bool, float]:
+        """Return the order in which webhooks have their turns: who failed or was slow comes after the others."""
+        return self._is_slow(identifier), self._not_before.get(identifier, 0.0)
+
+    def _is_slow(self, identifier: str) -> bool:
+        return identifier in self._slow or self._hooks[identifier].failures > 0
+
     def _submit(self, hook: Webhook) -> None:
-        """Have a thread work at a webhook, unless too many work at such."""
-        room = self._settings.threads
-        whose = [working for working in self._working.values() if working.project == hook.project]
-        slow = hook.id in self._slow or hook.failures > 0
-        slow_ones = [working for working in self._working.values() if working.slow]
-        if (
-            len(self._working) < room
-            and len(whose) < max(1, room // 4)
-            and not (slow and len(slow_ones) >= max(1, room // 2))
-        ):
-            future = self._pool.submit(self._work, hook.id)
-            self._working[hook.id] = _Working(hook.project, slow, future)
-            future.add_done_callback(lambda _: self._alarm.ring())
+        """Have a thread work at a webhook."""
+        future = self._pool.submit(self._work, hook.id)
+        self._working[hook.id] = _Working(hook.project, self._is_slow(hook.id), future)
+        future.add_done_callback(lambda _: self._alarm.ring())
 
     def _work(self, identifier: str) -> None:
         done = Done(None, FAULT_SECONDS, slow=True)
@@ -332,7 +377,7 @@ class Deliveries:
         except Exception:
             log.exception("webhook.working", webhook=identifier)
         if done.number is not None:
-            self._caught[identifier] = done.number
+            self._caught[identifier] = max(self._caught[identifier], done.number)
         self._not_before[identifier] = local_seconds() + done.seconds
         (self._slow.add if done.slow else self._slow.discard)(identifier)
 

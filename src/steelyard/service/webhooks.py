@@ -363,6 +363,16 @@ def read_all(connection: Connection) -> tuple[Webhook, ...]:
     return tuple(map(_webhook, connection.execute(_selected())))
 
 
+def read_some(connection: Connection, identifiers: Collection[str]) -> tuple[Webhook, ...]:
+    """Return those of these webhooks that there are."""
+    return tuple(map(_webhook, connection.execute(_selected().where(webhooks.c.id.in_(identifiers)))))
+
+
+def read_ids(connection: Connection) -> frozenset[str]:
+    """Return the ids of all webhooks."""
+    return frozenset(connection.execute(select(webhooks.c.id)).scalars())
+
+
 def read_wanted_letters(connection: Connection) -> frozenset[str]:
     """Return of which webhooks dead letters are to be tried once more."""
     table = webhook_dead_letters
