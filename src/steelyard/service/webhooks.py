@@ -34,6 +34,8 @@ TOPIC: Final = "webhooks"
 KEEPER: Final = "webhooks"
 """Who acts in the journal where nobody asked."""
 ID_BYTES: Final = 8
+FIRST_SCANNED: Final = 16
+"""How many entries are looked at first for one that is wanted: mostly it is among the next."""
 SCANNED_AT_ONCE: Final = 1000
 FAR_BEHIND: Final = 1000
 """After how many entries that are not wanted a position is written down, so that they are not looked at again."""
@@ -516,14 +518,15 @@ def _fits(patterns: Collection[str], name: str) -> bool:
 
 def next_wanted(connection: Connection, webhook: Webhook, after: int) -> int | None:
     """Return the first entry after one that a webhook tells of."""
+    limit = min(FIRST_SCANNED, SCANNED_AT_ONCE)
     while True:
-        headings = read_headings(connection, project=webhook.project, after=after, limit=SCANNED_AT_ONCE)
+        headings = read_headings(connection, project=webhook.project, after=after, limit=limit)
         for heading in headings:
             if webhook.tells_of(heading):
                 return heading.number
-        if len(headings) < SCANNED_AT_ONCE:
+        if len(headings) < limit:
             return None
-        after = headings[-1].number
+        after, limit = headings[-1].number, SCANNED_AT_ONCE
 
 
 def _tried_again(transaction: Transaction, due: Due, outcome: Outcome) -> None:
