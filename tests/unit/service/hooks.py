@@ -44,10 +44,12 @@ class Clock:
         return self.now
 
 
-def make_deliverer(database: Database, settings: WebhookSettings = SETTINGS) -> Deliverer:
+def make_deliverer(
+    database: Database, settings: WebhookSettings = SETTINGS, registry: CollectorRegistry | None = None
+) -> Deliverer:
     """Return what makes tries, as in a process of its own."""
     outbound = Outbound(settings.reach(), verification(None))
-    return Deliverer(database, outbound, SEALER, settings, CollectorRegistry())
+    return Deliverer(database, outbound, SEALER, settings, registry or CollectorRegistry())
 
 
 @dataclass

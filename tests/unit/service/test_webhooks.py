@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
 from steelyard.model.errors import (
@@ -329,6 +330,20 @@ def test_what_was_tried_often_enough_is_given_up_and_the_next_goes_on(world: Wor
     assert world.read(hook).position >= second
     assert world.read(hook).failing_since is None
     assert len(world.entries("webhook.recovered")) == 1
+
+
+def test_tries_and_what_was_given_up_are_counted(world: World, receiver: Receiver) -> None:
+    world.settings = dataclasses.replace(SETTINGS, tries=1)
+    hook, registry = world.hook(receiver), CollectorRegistry()
+    deliverer = make_deliverer(world.database, world.settings, registry)
+    for number, status in enumerate((500, 204, 204)):
+        receiver.answering = answer(status)
+        world.happen(f"node/n{number}")
+        deliverer.work(hook)
+        world.clock.now += timedelta(hours=1)
+    for outcome, count in (("failed", 1), ("delivered", 2)):
+        assert registry.get_sample_value("steelyard_webhook_tries_total", {"outcome": outcome}) == count
+    assert registry.get_sample_value("steelyard_webhook_dead_letters_total") == 1
 
 
 def test_what_was_tried_for_long_enough_is_given_up(world: World, receiver: Receiver) -> None:
