@@ -48,7 +48,7 @@ def make_deliverer(
     database: Database, settings: WebhookSettings = SETTINGS, registry: CollectorRegistry | None = None
 ) -> Deliverer:
     """Return what makes tries, as in a process of its own."""
-    outbound = Outbound(settings.reach(), verification(None))
+    outbound = Outbound(settings.reach(), verification(settings.ca))
     return Deliverer(database, outbound, SEALER, settings, registry or CollectorRegistry())
 
 

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -28,7 +29,7 @@ from steelyard.service.database import Database
 from steelyard.service.delivering import MOST_PAUSE_SECONDS, TAKE_OVER_SECONDS, pause_after
 from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import Filter, WebhookSettings, context_of
-from tests.fakes.receiver import Receiver, Sent, answer, receiving
+from tests.fakes.receiver import Receiver, Sent, answer, make_tls, receiving
 from tests.unit.service.hooks import (
     ADMIN,
     MEMBER,
@@ -244,6 +245,22 @@ def test_what_happens_is_told_in_order_signed_and_to_nobody_else(world: World, r
     assert entry.salt.hex() not in first.body.decode(), "without it nobody can guess at what a digest hides"
     hook_now = world.read(hook)
     assert (hook_now.outcome, hook_now.failures, hook_now.dead_letters) == ("status 204", 0, 0)
+
+
+def test_a_receiver_is_known_by_its_certificate(world: World, tmp_path: Path) -> None:
+    tls, authority = make_tls(tmp_path, "127.0.0.1")
+    with receiving(tls) as receiver:
+        hook = world.hook(f"https://127.0.0.1:{receiver.port}/hook")
+        world.happen("node/n1")
+        world.work(hook)
+        assert receiver.sent == [], "it is of no authority that this computer trusts"
+        outcome = world.read(hook).outcome
+        assert outcome is not None
+        assert "TLS" in outcome
+        world.wait(hook)
+        world.settings = dataclasses.replace(SETTINGS, ca=authority)
+        world.work(hook)
+        assert world.subjects(receiver, hook) == ["node/n1"]
 
 
 def test_the_provider_is_told_of_every_project(world: World, receiver: Receiver) -> None:
