@@ -27,6 +27,7 @@ from steelyard.service import accounts, leases, tables, webhooks
 from steelyard.service.authority import Caller
 from steelyard.service.database import Database
 from steelyard.service.delivering import MOST_PAUSE_SECONDS, TAKE_OVER_SECONDS, pause_after
+from steelyard.service.journal import Heading
 from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import Filter, WebhookSettings, context_of
 from tests.fakes.receiver import Receiver, Sent, answer, make_tls, receiving
@@ -245,6 +246,18 @@ def test_what_happens_is_told_in_order_signed_and_to_nobody_else(world: World, r
     assert entry.salt.hex() not in first.body.decode(), "without it nobody can guess at what a digest hides"
     hook_now = world.read(hook)
     assert (hook_now.outcome, hook_now.failures, hook_now.dead_letters) == ("status 204", 0, 0)
+
+
+def test_a_webhook_tells_of_its_project_alone_and_not_of_itself(world: World) -> None:
+    hook = world.read(world.hook("https://hooks.example"))
+    for project, subject, told in (
+        ("red", "node/n1", True),
+        ("blue", "node/n1", False),
+        (None, "node/n1", False),
+        ("red", "webhook/alarms", False),
+        ("red", "webhook/others", True),
+    ):
+        assert hook.tells_of(Heading(1, project, "any.verb", subject)) == told
 
 
 def test_a_receiver_is_known_by_its_certificate(world: World, tmp_path: Path) -> None:
