@@ -31,12 +31,16 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
+from steelyard.service.webhooks import WebhookSettings
+from steelyard.service.webhooks_api import webhooks_router
 from tests.fakes.storage import FakeStorage
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
 
 START_SECONDS: Final = 20
+HOOKS: Final = WebhookSettings(allow=("127.0.0.0/8",), seconds=5)
+"""Receivers of tests are on this computer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     rack = make_rack(database)
     front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
     storage = FakeStorage()
-    routers = [_shared(), _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers), _imaging()]
+    routers = [_shared(), _webhooks(), _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers), _imaging()]
     app = _with_storage(make_app(front, routers, "0"), storage)
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
@@ -75,6 +79,11 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
 @cache
 def _shared() -> APIRouter:
     return shared_router()
+
+
+@cache
+def _webhooks() -> APIRouter:
+    return webhooks_router(SEALER, HOOKS)
 
 
 @cache

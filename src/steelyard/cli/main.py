@@ -47,6 +47,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "account": Part("account", WHO, "Users and service accounts."),
     "token": Part("token", WHO, "Make and revoke tokens."),
     "audit": Part("audit", WHO, "Who did what; check that nothing was altered."),
+    "webhook": Part("webhook", WHO, "Have a URL told of what happens, signed."),
     "init": Part("init", SERVICE, "Make what a first start of the services needs."),
     "serve": Part("serve", SERVICE, "Run the services, or one of them."),
     "airlock": Part("airlock", EVIDENCE, "Build the small system that a node runs while it is weighed."),

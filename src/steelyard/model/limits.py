@@ -122,3 +122,6 @@ SEED_BYTES: Final = Limit(256 * KIB, "bytes", "a host name, some SSH keys and a 
 UPLOAD_PART_BYTES: Final = Limit(8 * MIB, "bytes", "what is sent again at most when a connection breaks")
 URL_CHARACTERS: Final = Limit(2000, "characters", "addresses of images have some 100")
 STORE_ID_BYTES: Final = Limit(64, "bytes", "32 hexadecimal digits")
+PATTERNS: Final = Limit(32, "patterns", "a webhook wants one or two kinds of thing, or everything")
+PATTERN_CHARACTERS: Final = Limit(200, "characters", "the longest subject names a switch and a port, some 130")
+NOTICE_BYTES: Final = Limit(MIB, "bytes", "a notice is one event of the journal, some 700")

@@ -18,6 +18,7 @@ NODE: Final = {
     "identity": {"endorsement_certificates": {}, "endorsement_keys": [], "references": []},
     "bmc": DEVICE,
 }
+HOOK: Final = {"project": "red", "name": "new", "url": "https://127.0.0.1/x", "verbs": ["*"], "subjects": ["*"]}
 WHY: Final = {"why": "a test"}
 OPENING: Final = {"network": "red-net", "protocol": "nbd", "address": "10.8.0.60"}
 BOOT: Final = {"network": "red-net", "mac": "02:00:00:00:00:01", "boot": {"kind": "disk"}}
@@ -88,6 +89,14 @@ TABLE: Final[Mapping[str, Row]] = {
     # A project's name alone is no secret to who guesses it: the answer is the same whether there is one.
     "PUT /v1/projects/{project}/allocations/{allocation}": Row("nodes", (403, 200, 200, 403, 200), {"count": 1}),
     "GET /v1/projects/{project}/allocations/{allocation}": Row("read", OURS),
+    # -- who is told
+    "GET /v1/webhooks": Row("read", EVERYBODY),
+    "POST /v1/webhooks": Row("members", (404, 403, 201, 403, 201), HOOK),
+    "GET /v1/webhooks/{webhook}": Row("read", OURS),
+    "DELETE /v1/webhooks/{webhook}": Row("members", (404, 403, 204, 403, 204)),
+    "GET /v1/webhooks/{webhook}/dead-letters": Row("read", OURS),
+    "PUT /v1/webhooks/{webhook}/dead-letters/{number}/redelivery": Row("members", (404, 403, 202, 403, 202)),
+    "DELETE /v1/webhooks/{webhook}/dead-letters/{number}": Row("members", (404, 403, 204, 403, 204)),
     # -- nodes
     "GET /v1/nodes": Row("read", EVERYBODY),
     "GET /v1/nodes/{node}": Row("read", OURS),

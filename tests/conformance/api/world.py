@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +18,11 @@ from steelyard.isolation import consoles, operations, tables
 from steelyard.isolation.objects import PortName
 from steelyard.isolation.rack import put_port
 from steelyard.model.secret import Secret
-from steelyard.service import accounts
+from steelyard.service import accounts, webhooks
 from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Office, Right
 from steelyard.service.tables import tokens
-from tests.api import Api, make_token
+from tests.api import HOOKS, Api, make_token
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.imaging.rig import red
 from tests.unit.isolation import rig
@@ -68,6 +69,7 @@ class World:
             boss = accounts.sign_in(tx.connection, api.tokens["provider"], tx.now)
             accounts.put_account(tx, boss, "newcomer", accounts.Kind.USER, None, None)
         self._make_storage()
+        self._make_webhook()
         self.tokens = dict(api.tokens)
         newcomer = make_token(api.database, api.tokens["provider"], "newcomer")
         self.names["token"] = newcomer.split("_")[1]
@@ -111,6 +113,29 @@ class World:
         storage.do(storage.ask_boot("held", BootDirect("root", Protocol.NBD, None, {"user-data": "#cloud-config"})))
         storage.begin_upload(red("disk"))
         self.names["imaging_operation"] = storage.ask_image(red("fresh")).id
+
+    def _make_webhook(self) -> None:
+        """Have a webhook of red's, with a notice that was given up."""
+        with self.api.rack.tx() as tx:
+            caller = accounts.sign_in(tx.connection, self.api.tokens["admin"], tx.now)
+            hook, _ = webhooks.make_webhook(
+                tx,
+                caller,
+                rig.SEALER,
+                HOOKS,
+                project="red",
+                name="alarms",
+                url="https://127.0.0.1/",
+                wanted=webhooks.Filter(("*",), ("*",)),
+            )
+        self.names["webhook"] = hook.id
+        self.api.rack.network("told", "red")
+        with self.api.rack.tx() as tx:
+            due = webhooks.read_due(tx.connection, hook.id, tx.now)
+            assert isinstance(due, webhooks.Due)
+            self.names["number"] = str(due.entry.number)
+            refused = webhooks.Outcome(delivered=False, words="status 500", retry_seconds=0)
+            webhooks.tried(tx, due, refused, replace(HOOKS, tries=1), timedelta(0))
 
     def ask(
         self,
