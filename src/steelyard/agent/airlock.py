@@ -29,6 +29,7 @@ from steelyard.agent.programs import Kexec, write_private
 from steelyard.agent.protocol import (
     Asked,
     Delivery,
+    Judged,
     NodeEvidence,
     NodeKeys,
     Registered,
@@ -37,10 +38,10 @@ from steelyard.agent.protocol import (
     evidence_request,
     parse_challenge,
     parse_delivery,
+    parse_judged,
     parse_registered,
     parse_session,
     parse_share,
-    parse_verdict,
     registration_request,
 )
 from steelyard.agent.service import Server
@@ -171,10 +172,10 @@ def _read_event_log(path: Path) -> bytes:
     return log
 
 
-def submit_evidence(attestation: Server, asked: Asked, evidence: NodeEvidence) -> str:
-    """Send the evidence; return the verdict of a node that passed. Source: docs/formats.md, Native protocol, 4."""
+def submit_evidence(attestation: Server, asked: Asked, evidence: NodeEvidence) -> Judged:
+    """Send the evidence; return what a node that passed hears. Source: docs/formats.md, Native protocol, 4."""
     path = f"{_API}/challenges/{asked.challenge}/evidence"
-    return parse_verdict(attestation.post(path, evidence_request(evidence), HTTPStatus.OK, MESSAGE_BYTES))
+    return parse_judged(attestation.post(path, evidence_request(evidence), HTTPStatus.OK, MESSAGE_BYTES))
 
 
 def fetch_verifier_share(attestation: Server, node: str, boot_keys: BootKeys, asked: Asked) -> Secret:
