@@ -1,13 +1,14 @@
 """Registrar and verifier in a page, for tests of what speaks to them: honest, in memory, judging by the evidence core.
 
-It is called as a `simulated_nodes.Call`, or served: `serve_on(web)` puts it behind a `WebServer`. The service proper is
-`steelyard.attestation`; this one knows one node at a time and forgets nothing.
+It is called as a `simulated_nodes.Call`, or served, as `otherwise` of a `WebServer`. The service proper is
+`steelyard.attestation`; this one knows one node, and forgets nothing.
 """
 
 import base64
 import json
 import secrets
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,6 +20,7 @@ from steelyard.evidence.bundle import Evidence
 from steelyard.evidence.compiled_policy import CompiledPolicy
 from steelyard.evidence.document import format_time
 from steelyard.evidence.ima.replay import ImaExcerpt
+from steelyard.evidence.keysplit import NodeBoot
 from steelyard.evidence.tpm.certificate import parse_certificate
 from steelyard.evidence.tpm.credential import (
     EccEntropy,
@@ -46,10 +48,12 @@ class SmallVerifier:
 
     endorsement_key  TPMT_PUBLIC, as published for the node.
     airlock, runtime the policies; without the second nothing is asked for after the airlock.
-    interval         seconds between reports.
+    interval         seconds between reports; None: no more are wanted.
     gives_next       whether the next challenge comes along with each answer.
     away             answer nothing but 503.
+    on_pass          called with transport key and boot when the node has passed the airlock.
     rejections       what was found wrong, per evidence that was rejected.
+    passed           the purposes of what passed.
     reports          what came at run time: how many entries were passed over, how many bytes, whether with a log.
     """
 
@@ -58,13 +62,16 @@ class SmallVerifier:
     anchors: tuple[bytes, ...]
     airlock: CompiledPolicy
     runtime: CompiledPolicy | None
-    interval: int = 60
+    interval: int | None = 60
     gives_next: bool = True
     away: bool = False
+    on_pass: Callable[[bytes, NodeBoot], None] = lambda _, __: None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     challenges: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     rejections: list[tuple[str, ...]] = field(default_factory=list)
     reports: list[tuple[int, int, bool]] = field(default_factory=list)
+    refused: int = 0
+    passed: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     steps: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -73,6 +80,17 @@ class SmallVerifier:
         self._bound: BoundKey | None = None
         self._keys: tuple[bytes, bytes | None, bytes] | None = None
         self._accepted: Accepted | None = None
+        self._changed = threading.Condition()
+
+    def await_reports(self, count: int) -> None:
+        """Return when so many reports at run time have passed; fail when they do not."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.passed.count("runtime") >= count, 60), self.passed
+
+    def await_refusals(self, count: int) -> None:
+        """Return when so many requests were refused while it was away; fail when they are not."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.refused >= count, 60), self.refused
 
     @property
     def entries(self) -> int:
@@ -84,6 +102,9 @@ class SmallVerifier:
         """Answer a request."""
         self.requests.append(f"{method} {path}")
         if self.away:
+            with self._changed:
+                self.refused += 1
+                self._changed.notify_all()
             return _problem(503, "away")
         parts = path.removeprefix(_API).strip("/").split("/")
         asked = json.loads(body) if body else {}
@@ -196,10 +217,15 @@ class SmallVerifier:
                 return _problem(422, "; ".join(self.rejections[-1]))
             case Passed():
                 self._accepted = verdict.accepted()
+        if purpose == "airlock":
+            self.on_pass(self._keys[0], NodeBoot(self.node, nonce))
+        with self._changed:
+            self.passed.append(purpose)
+            self._changed.notify_all()
         return 200, _json(verdict="a.signed.verdict", **self._what_next())
 
     def _what_next(self) -> dict[str, Any]:
-        if self.runtime is None:
+        if self.runtime is None or self.interval is None:
             return {}
         return {"next_in": self.interval} | ({"next": self._challenge("runtime")} if self.gives_next else {})
 

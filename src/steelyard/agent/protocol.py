@@ -220,11 +220,17 @@ def parse_registered(data: bytes) -> Registered:
 def parse_session(data: bytes) -> Secret:
     """Return the session's token from the answer to an activation. Raises MalformedMessage, TooLarge."""
     fields = _fields(data, "reading the answer to an activation")
+    token = parse_token(fields)
+    fields.time("expires")
+    fields.end()
+    return token
+
+
+def parse_token(fields: Fields) -> Secret:
+    """Return the token in the field of that name. Raises MalformedMessage."""
     token = fields.text("token")
     if not _TOKEN_CHARACTERS.issuperset(token):
         raise fields.wrong("token", "a bearer token", "other characters")
-    fields.time("expires")
-    fields.end()
     return Secret(token.encode())
 
 
