@@ -126,3 +126,6 @@ ROOT_METADATA_BYTES: Final = Limit(512 * KIB, "bytes", "TUF root metadata has 2 
 TARGETS_METADATA_BYTES: Final = Limit(8 * MIB, "bytes", "10,000 references of some 250 bytes each, with room")
 DRY_RUN_FINDINGS: Final = Limit(32, "findings", "what a person reads about one node; the rest is counted")
 DRY_RUN_CHANGES: Final = Limit(1000, "references", "a release of all that a machine boots has some 10")
+MAKER_SET_BYTES: Final = Limit(
+    32 * MIB, "bytes", "all makers' certificates are 1 MiB, their revocation lists some more"
+)

@@ -141,9 +141,7 @@ def change(tx: Transaction, run: DryRun, **values: Any) -> bool:
     return changed.rowcount == 1
 
 
-def end(
-    tx: Transaction, run: DryRun, state: RunState, *, actor: str, failure: SteelyardError | None = None
-) -> None:
+def end(tx: Transaction, run: DryRun, state: RunState, *, actor: str, failure: SteelyardError | None = None) -> None:
     """End a dry run; nothing, if it is over."""
     told = None
     if failure is not None:
@@ -225,6 +223,4 @@ def _dry_run_of(row: store.AnyRow) -> DryRun:
 
 
 def _result_of(row: store.AnyRow) -> NodeResult:
-    return NodeResult(
-        row.node, row.appraisal, Outcome(row.outcome), Outcome(row.today), tuple(row.findings), row.more
-    )
+    return NodeResult(row.node, row.appraisal, Outcome(row.outcome), Outcome(row.today), tuple(row.findings), row.more)

@@ -79,9 +79,7 @@ def put_policy(
         tx.connection.execute(insert(tables.policies).values(project=project, name=name, latest=number, **values))
     else:
         its = (columns.project == project, columns.name == name)
-        tx.connection.execute(
-            update(tables.policies).where(*its).values(latest=number, version=columns.version + 1)
-        )
+        tx.connection.execute(update(tables.policies).where(*its).values(latest=number, version=columns.version + 1))
     tx.connection.execute(
         insert(tables.policy_versions).values(
             project=project,

@@ -78,9 +78,7 @@ def put_repository(
         if row.public == public:
             return load_repository(tx.connection, project)
         _change(tx, project, public=public)
-    store.record(
-        tx, caller.name, "references.published", f"project/{project}", project, root=root.value, public=public
-    )
+    store.record(tx, caller.name, "references.published", f"project/{project}", project, root=root.value, public=public)
     return load_repository(tx.connection, project)
 
 
@@ -298,9 +296,7 @@ def _row(connection: Connection, project: str) -> store.AnyRow:
 
 def _change(tx: Transaction, project: str, **values: Any) -> None:
     table = tables.repositories
-    tx.connection.execute(
-        update(table).where(table.c.project == project).values(version=table.c.version + 1, **values)
-    )
+    tx.connection.execute(update(table).where(table.c.project == project).values(version=table.c.version + 1, **values))
 
 
 def _put_metadata(tx: Transaction, project: str, role: str, number: int, content: bytes) -> None:

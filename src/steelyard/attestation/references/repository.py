@@ -77,7 +77,9 @@ def make_targets(version: int, targets: Mapping[str, Target], expires: datetime,
     return _signed(Metadata(Targets(version=version, expires=expires.replace(microsecond=0), targets=files)), by)
 
 
-def make_snapshot(version: int, targets_version: int, targets: bytes, expires: datetime, by: Ed25519PrivateKey) -> bytes:
+def make_snapshot(
+    version: int, targets_version: int, targets: bytes, expires: datetime, by: Ed25519PrivateKey
+) -> bytes:
     """Return snapshot metadata, which says which targets metadata it is."""
     meta = {"targets.json": _meta_file(targets_version, targets)}
     return _signed(Metadata(Snapshot(version=version, expires=expires.replace(microsecond=0), meta=meta)), by)
@@ -93,9 +95,7 @@ def make_timestamp(
     return _signed(Metadata(made), by)
 
 
-def check_root(
-    data: bytes, before: bytes | None, online: Mapping[str, Ed25519PublicKey], now: datetime
-) -> RootFacts:
+def check_root(data: bytes, before: bytes | None, online: Mapping[str, Ed25519PublicKey], now: datetime) -> RootFacts:
     """Return what root metadata that somebody else signed says, once it may be published.
 
     before  the root metadata that it follows; None: it is the first.
@@ -120,7 +120,9 @@ def check_root(
         for one in vouching:
             one.verify_delegate(Root.type, made.signed_bytes, made.signatures)
     except RepositoryError as error:
-        raise ReferenceRejected(doing, expected="signatures of its own and of the last root's keys", found=str(error)) from error
+        raise ReferenceRejected(
+            doing, expected="signatures of its own and of the last root's keys", found=str(error)
+        ) from error
     if root.expires <= now:
         raise ReferenceRejected(doing, expected="one that has not expired", found=root.expires.isoformat())
     if not root.consistent_snapshot:
@@ -169,6 +171,8 @@ def _meta_file(version: int, data: bytes) -> MetaFile:
     return MetaFile(version, len(data), {"sha256": hashlib.sha256(data).hexdigest()})
 
 
-def _signed(made: "Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]", by: Ed25519PrivateKey) -> bytes:
+def _signed(
+    made: "Metadata[Root] | Metadata[Targets] | Metadata[Snapshot] | Metadata[Timestamp]", by: Ed25519PrivateKey
+) -> bytes:
     made.sign(CryptoSigner(by))
     return made.to_bytes()

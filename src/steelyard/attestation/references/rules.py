@@ -168,9 +168,7 @@ def take(
     for one in known:
         if one.standing is Standing.REVOKED:
             withdrawn[one.issue] = max(one.serial, withdrawn.get(one.issue, 0))
-    good = [
-        one for one in known if one.standing is Standing.ACCEPTED and one.serial > withdrawn.get(one.issue, 0)
-    ]
+    good = [one for one in known if one.standing is Standing.ACCEPTED and one.serial > withdrawn.get(one.issue, 0)]
     vouched_for = {(one.component, one.release) for one in good}
     bad = {release for release in revoked if release[0] in components}
     bad |= {(component, release) for component, release, _ in withdrawn if (component, release) not in vouched_for}

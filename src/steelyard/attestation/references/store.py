@@ -16,12 +16,12 @@ from steelyard.attestation.references.objects import (
     StoredPolicy,
     StoredReference,
 )
+from steelyard.model.errors import NotAllowed
 from steelyard.service import journal
 from steelyard.service.authority import Caller, Right, Role, not_found
 from steelyard.service.authority import Office as ServiceOffice
 from steelyard.service.database import Transaction
 from steelyard.service.journal import Detail
-from steelyard.model.errors import NotAllowed
 
 AnyRow = Row[Any]
 
@@ -151,9 +151,7 @@ def load_revoked(connection: Connection, project: str) -> tuple[RevokedRelease, 
     columns = tables.revoked_releases.c
     query = select(tables.revoked_releases).where(columns.project == project)
     rows = connection.execute(query.order_by(columns.component, columns.release))
-    return tuple(
-        RevokedRelease(row.project, row.component, row.release, row.why, row.by, row.at) for row in rows
-    )
+    return tuple(RevokedRelease(row.project, row.component, row.release, row.why, row.by, row.at) for row in rows)
 
 
 # -- policies ----------------------------------------------------------------------------------------------------------
@@ -210,9 +208,7 @@ def load_version(connection: Connection, project: str, name: str, number: int) -
 # -- what judges -------------------------------------------------------------------------------------------------------
 
 
-def taken_by(
-    connection: Connection, version: PolicyVersion, references: Collection[StoredReference]
-) -> rules.Taken:
+def taken_by(connection: Connection, version: PolicyVersion, references: Collection[StoredReference]) -> rules.Taken:
     """Return what this version would judge by, if these were the references."""
     revoked = {(one.component, one.release) for one in load_revoked(connection, version.project)}
     document = read_content(connection, version.sha256)

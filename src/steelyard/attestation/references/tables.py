@@ -2,10 +2,23 @@
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+)
 
-from steelyard.attestation.tables import metadata
+from steelyard.attestation import tables
 from steelyard.service.columns import UtcTime
+
+metadata: Final = tables.metadata
 
 signers: Final = Table(
     "reference_signers",

@@ -120,6 +120,9 @@ class DryRuns:
         judges = self._prepare(run)
         pile: list[NodeResult] = []
         counted = _Counted()
+        state = self._write(run, lease, pile, counted, len(judges.evidence))
+        if state is not RunState.RUNNING:
+            return state
         written = time.monotonic()
         for node, appraisal in judges.evidence:
             result = self._judge(node, appraisal, judges)
