@@ -37,8 +37,8 @@ def write_migration(part: str, revision: str, message: str) -> Path:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "# ###" not in line))
     ruff = Path(sys.executable).with_name("ruff")
-    subprocess.run([ruff, "check", "--quiet", "--fix", path], check=True)
     subprocess.run([ruff, "format", "--quiet", path], check=True)
+    subprocess.run([ruff, "check", "--quiet", "--fix", path], check=True)
     return path
 
 

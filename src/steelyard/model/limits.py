@@ -131,3 +131,11 @@ EXPECTED_REBOOTS: Final = Limit(1000, "reboots", "more than a machine makes in a
 MAKER_SETS: Final = Limit(64, "sets", "a project has one or two")
 MAKERS_BYTES: Final = Limit(32 * MIB, "bytes", "all makers' certificates are 1 MiB; a large revocation list 6 MiB")
 URL_CHARACTERS: Final = Limit(2000, "characters", "addresses of images have some 100")
+ENVELOPE_UPLOAD_BYTES: Final = Limit(96 * MIB, "bytes", "a manifest of a full distribution's 500,000 files, in base64")
+ROOT_METADATA_BYTES: Final = Limit(512 * KIB, "bytes", "TUF root metadata has 2 to 10 KiB; its clients take no more")
+TARGETS_METADATA_BYTES: Final = Limit(8 * MIB, "bytes", "10,000 references of some 250 bytes each, with room")
+DRY_RUN_FINDINGS: Final = Limit(32, "findings", "what a person reads about one node; the rest is counted")
+DRY_RUN_CHANGES: Final = Limit(1000, "references", "a release of all that a machine boots has some 10")
+MAKER_SET_BYTES: Final = Limit(
+    32 * MIB, "bytes", "all makers' certificates are 1 MiB, their revocation lists some more"
+)

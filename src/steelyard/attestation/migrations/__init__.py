@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from steelyard.attestation.tables import metadata
+from steelyard.attestation.references import tables
 from steelyard.service.migrating import Schema
 
-ATTESTATION: Final = Schema("attestation", metadata, Path(__file__).parent)
+ATTESTATION: Final = Schema("attestation", tables.metadata, Path(__file__).parent)
