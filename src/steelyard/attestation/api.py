@@ -21,8 +21,6 @@ from steelyard.attestation.registrar import Registrar
 from steelyard.attestation.schemas import (
     AppraisalBody,
     GroundsBody,
-    MakersBody,
-    MakersInput,
     NodeBody,
     NodeInput,
     RebootsInput,
@@ -32,7 +30,6 @@ from steelyard.attestation.schemas import (
     VerdictKeysBody,
     WhyInput,
     appraisal_body,
-    makers_body,
     node_body,
     reasons,
     verdict_key_body,
@@ -43,7 +40,6 @@ from steelyard.model.errors import NotSignedIn, TooMany
 from steelyard.model.limits import (
     BEARER_BYTES,
     EVIDENCE_BYTES,
-    MAKERS_BYTES,
     REGISTRATION_BYTES,
     SMALL_EVIDENCE_BYTES,
     Limit,
@@ -106,7 +102,6 @@ def attestation_router(means: Means) -> APIRouter:
     _add_nodes(router)
     _add_acts(router, means)
     _add_appraisals(router)
-    _add_makers(router)
     return router
 
 
@@ -467,51 +462,3 @@ def _add_appraisals(router: APIRouter) -> None:
             policy=base64.b64encode(kept.policy).decode(),
             references=[base64.b64encode(each).decode() for each in kept.references.values()],
         )
-
-
-# -- makers ------------------------------------------------------------------------------------------------------------
-
-
-def _add_makers(router: APIRouter) -> None:
-    where = "/v1/projects/{project}/makers/{makers}"
-
-    @router.get("/v1/projects/{project}/makers", openapi_extra=may(Who.MEMBER, Right.READ))
-    def list_makers(project: str, session: SignedIn, database: TheDatabase, paging: Paged) -> Page[MakersBody]:
-        """Tell a project's sets of TPM makers, by name."""
-        with database.reading() as connection:
-            found = enrolling.list_makers(connection, session, project=project, after=paging.after, limit=paging.limit)
-        return paging.page(map(makers_body, found), found, lambda each: each.name)
-
-    @router.get(where, openapi_extra=may(Who.MEMBER, Right.READ))
-    def read_makers(
-        project: str, makers: str, session: SignedIn, database: TheDatabase, response: Response
-    ) -> MakersBody:
-        """Tell a set of makers."""
-        with database.reading() as connection:
-            found = enrolling.get_makers(connection, session, project=project, name=makers)
-        tell_version(response, found.version)
-        return makers_body(found)
-
-    @router.put(where, max_body_size=MAKERS_BYTES.most, openapi_extra=CHANGING)
-    def put_makers(
-        project: str,
-        makers: str,
-        body: MakersInput,
-        session: SignedIn,
-        database: TheDatabase,
-        version: ExpectedVersion,
-        response: Response,
-    ) -> MakersBody:
-        """Say whom a project believes about TPMs."""
-        with database.writing() as tx:
-            found = enrolling.put_makers(tx, session, makers=body.makers(project, makers), expected_version=version)
-        tell_version(response, found.version)
-        return makers_body(found)
-
-    @router.delete(where, status_code=204, openapi_extra=CHANGING)
-    def delete_makers(
-        project: str, makers: str, session: SignedIn, database: TheDatabase, version: ExpectedVersion
-    ) -> None:
-        """Forget a set of makers that no node needs."""
-        with database.writing() as tx:
-            enrolling.delete_makers(tx, session, project=project, name=makers, expected_version=version)

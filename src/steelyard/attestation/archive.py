@@ -4,15 +4,15 @@ Policies and references that judged are kept too: what a verdict rested on does 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, Table, bindparam, delete, insert, not_, select, union
+from sqlalchemy import Column, Connection, Select, Table, bindparam, delete, func, insert, not_, select, union
 
 from steelyard.attestation.ports import Policies, PolicyInForce
-from steelyard.attestation.store import KeptAppraisal, expand, shrink
+from steelyard.attestation.store import KeptAppraisal, appraisal_of, expand, shrink
 from steelyard.attestation.tables import appraisals, boots, grounds, grounds_references, kept, nodes
 from steelyard.evidence.bundle import Bundle, Evidence
 from steelyard.evidence.ima.replay import ImaExcerpt
@@ -149,6 +149,28 @@ def make_bundle(connection: Connection, appraisal: KeptAppraisal) -> Bundle:
             ima_list,
         ),
     )
+
+
+class Archive:
+    """The evidence that was kept, as the reference authority's dry runs ask for it."""
+
+    def newest(self, connection: Connection, project: str, policy: str) -> Sequence[tuple[str, str]]:
+        """Return (node, appraisal) of the newest evidence of each of the project's nodes that `policy` judged."""
+        columns = appraisals.c
+        query = (
+            select(columns.node, func.max(columns.id))
+            .where(columns.project == project, columns.policy == policy)
+            .group_by(columns.node)
+            .order_by(columns.node)
+        )
+        return [(row[0], row[1]) for row in connection.execute(query)]
+
+    def bundle(self, connection: Connection, appraisal: str) -> Bundle:
+        """Return what one appraisal judged. Raises NotFound when it is kept no longer."""
+        row = connection.execute(select(appraisals).where(appraisals.c.id == appraisal)).one_or_none()
+        if row is None:
+            raise NotFound("reading kept evidence", expected="what is still kept", found="none")
+        return make_bundle(connection, appraisal_of(row))
 
 
 # -- retention ---------------------------------------------------------------------------------------------------------

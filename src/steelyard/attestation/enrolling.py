@@ -1,4 +1,4 @@
-"""Verbs of a node's owner: enrol, change the terms, let it try again, have it known by another TPM, makers' sets."""
+"""Verbs of a node's owner: enrol, change the terms, let it try again, have it known by another TPM; what was judged."""
 
 from datetime import datetime
 from typing import Any
@@ -7,12 +7,9 @@ from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from steelyard.attestation import rules, store
 from steelyard.attestation.life import Event, State
-from steelyard.attestation.objects import DemandedMakers, MakerSet, Node, Terms
-from steelyard.attestation.tables import appraisals, boots, identities, maker_sets, nodes, registrations, shares
-from steelyard.model.errors import InUse, TooLarge
-from steelyard.model.limits import MAKER_SETS
+from steelyard.attestation.objects import DemandedMakers, Node, Terms
+from steelyard.attestation.tables import appraisals, boots, identities, nodes, registrations, shares
 from steelyard.model.names import check_name
-from steelyard.service import journal
 from steelyard.service.authority import Caller, not_found
 from steelyard.service.database import Transaction
 
@@ -215,90 +212,3 @@ def get_verdict(connection: Connection, caller: Caller, *, node: str, now: datet
         if verdict is not None:
             return str(verdict)
     raise not_found(f"verdict on node {node}")
-
-
-# -- makers ------------------------------------------------------------------------------------------------------------
-
-
-def put_makers(tx: Transaction, caller: Caller, *, makers: MakerSet, expected_version: int | None) -> MakerSet:
-    """Say whom a project believes about TPMs. Raises NotFound, NotAllowed, WrongUse, TooLarge, Changed."""
-    doing = f"putting the set of makers {makers.name}"
-    rules.check_change(caller, makers.project, f"set of makers {makers.name}", doing)
-    rules.check_makers(makers)
-    before = store.find_makers(tx.connection, makers.project, makers.name)
-    values = {
-        "certificates": list(makers.certificates),
-        "revocations": [each.hex() for each in makers.revocations],
-        "demands": sorted(makers.demands),
-    }
-    columns = maker_sets.c
-    if before is None:
-        query = select(columns.name).where(columns.project == makers.project)
-        if len(tx.connection.execute(query).all()) >= MAKER_SETS.most:
-            raise TooLarge(doing, expected=f"at most {MAKER_SETS.most} sets", found="more")
-        tx.connection.execute(insert(maker_sets).values(project=makers.project, name=makers.name, version=1, **values))
-    else:
-        rules.check_version(f"set of makers {makers.name}", before.version, expected_version)
-        tx.connection.execute(
-            update(maker_sets)
-            .where(columns.project == makers.project, columns.name == makers.name)
-            .values(version=before.version + 1, **values)
-        )
-    detail = {"certificates": len(makers.certificates), "revocations": len(makers.revocations)}
-    _note_makers(tx, caller, makers.project, makers.name, "makers-put", detail)
-    found = store.find_makers(tx.connection, makers.project, makers.name)
-    if found is None:
-        raise not_found(f"set of makers {makers.name}")
-    return found
-
-
-def get_makers(connection: Connection, caller: Caller, *, project: str, name: str) -> MakerSet:
-    """Return a set of makers. Raises NotFound."""
-    caller.must_see(project, f"set of makers {name}")
-    found = store.find_makers(connection, project, name)
-    if found is None:
-        raise not_found(f"set of makers {name}")
-    return found
-
-
-def list_makers(
-    connection: Connection, caller: Caller, *, project: str, after: str, limit: int
-) -> tuple[MakerSet, ...]:
-    """Return a project's sets of makers, by name. Raises NotFound."""
-    caller.must_see(project, f"project {project}")
-    columns = maker_sets.c
-    query = select(maker_sets).where(columns.project == project, columns.name > after)
-    return tuple(map(store.makers_of, connection.execute(query.order_by(columns.name).limit(limit))))
-
-
-def delete_makers(tx: Transaction, caller: Caller, *, project: str, name: str, expected_version: int | None) -> None:
-    """Forget a set of makers that no node needs. Raises NotFound, NotAllowed, InUse, Changed."""
-    doing = f"deleting the set of makers {name}"
-    rules.check_change(caller, project, f"set of makers {name}", doing)
-    before = store.find_makers(tx.connection, project, name)
-    if before is None:
-        raise not_found(f"set of makers {name}")
-    rules.check_version(f"set of makers {name}", before.version, expected_version)
-    needs = (
-        select(nodes.c.name)
-        .join(identities, identities.c.node == nodes.c.name)
-        .where(nodes.c.project == project, identities.c.makers == name)
-        .limit(1)
-    )
-    node = tx.connection.execute(needs).scalar()
-    if node is not None:
-        raise InUse(doing, expected="one that no node needs", found=f"that {node} does")
-    columns = maker_sets.c
-    tx.connection.execute(delete(maker_sets).where(columns.project == project, columns.name == name))
-    _note_makers(tx, caller, project, name, "makers-deleted", {})
-
-
-def _note_makers(tx: Transaction, caller: Caller, project: str, name: str, verb: str, detail: dict[str, int]) -> None:
-    journal.record(
-        tx,
-        actor=caller.name,
-        verb=f"attestation.{verb}",
-        subject=f"makers/{project}/{name}",
-        project=project,
-        detail=dict(detail),
-    )

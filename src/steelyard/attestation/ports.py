@@ -8,7 +8,6 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from steelyard.evidence.policy import PolicyId
-from steelyard.service.authority import not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +41,3 @@ class Policies(Protocol):
 
     def content(self, connection: Connection, sha256: bytes) -> bytes:
         """Return a policy's or an envelope's bytes that `in_force` named."""
-
-
-class NoPolicies:
-    """A reference authority that has nothing: no node can be judged, and none passes."""
-
-    def in_force(self, connection: Connection, project: str, name: str) -> PolicyInForce:  # noqa: ARG002 (names of the port)
-        """Raises NotFound."""
-        raise not_found(f"policy {name}")
-
-    def content(self, connection: Connection, sha256: bytes) -> bytes:  # noqa: ARG002 (names of the port)
-        """Raises NotFound."""
-        raise not_found(f"content {sha256.hex()}")

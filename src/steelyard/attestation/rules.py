@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,7 +15,6 @@ from steelyard.attestation.objects import (
     DemandedMakers,
     Endorsements,
     ExactParameters,
-    MakerSet,
     Node,
     NoMakers,
     Parameters,
@@ -25,14 +23,11 @@ from steelyard.attestation.objects import (
 )
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.tpm.certificate import Certificate, parse_certificate
-from steelyard.evidence.tpm.endorsement import Demand
 from steelyard.evidence.tpm.keys import EndorsementKey
-from steelyard.evidence.tpm.revocation import parse_revocation_list
-from steelyard.model.errors import BindingRejected, Changed, Refused, TooLarge, WrongState, WrongUse
+from steelyard.model.errors import BindingRejected, Changed, Refused, WrongState, WrongUse
 from steelyard.model.limits import (
     ENDORSEMENTS,
     EXPECTED_REBOOTS,
-    MAKER_CERTIFICATES,
     REPORT_SECONDS,
     WHY_CHARACTERS,
 )
@@ -113,22 +108,6 @@ def ends_the_boot(before: Terms, then: Terms) -> bool:
         then.parameters,
         then.airlock,
     )
-
-
-def check_makers(makers: MakerSet) -> None:
-    """Let pass a set of makers that can be used. Raises WrongUse, TooLarge, MalformedCertificate."""
-    check_name(makers.name, "set of makers")
-    if not 1 <= len(makers.certificates) <= MAKER_CERTIFICATES.most:
-        expected = f"1 to {MAKER_CERTIFICATES.most} certificates"
-        raise TooLarge("taking a set of makers", expected=expected, found=f"{len(makers.certificates)}")
-    for certificate in makers.certificates:
-        parse_certificate(certificate.encode())
-    for revocation in makers.revocations:
-        parse_revocation_list(revocation)
-    for demand in makers.demands:
-        if demand not in set(Demand):
-            expected = " or ".join(sorted(Demand))
-            raise WrongUse("taking a set of makers", expected=f"a demand {expected}", found=demand)
 
 
 # -- registering -------------------------------------------------------------------------------------------------------
@@ -232,9 +211,3 @@ def boot_of_token(bearer: str) -> str | None:
 def token_digest(bearer: str) -> bytes:
     """Return what is kept of a token: 256 random bits need no slow hash."""
     return hashlib.sha256(bearer.encode("ascii")).digest()
-
-
-def check_names(names: Collection[str], what: str) -> None:
-    """Let pass names. Raises WrongUse."""
-    for name in names:
-        check_name(name, what)

@@ -18,7 +18,6 @@ from steelyard.attestation.objects import (
     DemandedMakers,
     Endorsements,
     ExactParameters,
-    MakerSet,
     NoMakers,
     Purpose,
     Terms,
@@ -29,7 +28,6 @@ from steelyard.model.limits import (
     CERTIFICATE_BYTES,
     ENDORSEMENTS,
     EXPECTED_REBOOTS,
-    MAKER_CERTIFICATES,
     REPORT_SECONDS,
     WHY_CHARACTERS,
 )
@@ -262,50 +260,3 @@ class VerdictKeysBody(BaseModel):
 def verdict_key_body(key: verdicts.VerdictKey) -> VerdictKeyBody:
     """Return a key as it is published."""
     return VerdictKeyBody(**key.jwk(), pem=key.pem(), signs=key.published_until is None)
-
-
-# -- makers ------------------------------------------------------------------------------------------------------------
-
-
-class MakersInput(Input):
-    """Whom a project believes about TPMs.
-
-    certificates      PEM: roots, or intermediates whose root is not to be had; each is trusted as such.
-    revocation_lists  DER, base64.
-    demands           what every endorsement certificate must have: "usage", "names".
-    """
-
-    certificates: list[Pem] = Field(min_length=1, max_length=MAKER_CERTIFICATES.most)
-    revocation_lists: list[str] = Field(max_length=MAKER_CERTIFICATES.most)
-    demands: list[Literal["usage", "names"]] = Field(max_length=2)
-
-    def makers(self, project: str, name: str) -> MakerSet:
-        """Return it as the verbs take it. Raises Malformed."""
-        try:
-            revocations = tuple(base64.b64decode(each, validate=True) for each in self.revocation_lists)
-        except (binascii.Error, ValueError) as cause:
-            raise Malformed("taking a set of makers", expected="lists in base64", found="something else") from cause
-        return MakerSet(project, name, tuple(self.certificates), revocations, frozenset(self.demands), 0)
-
-
-class MakersBody(BaseModel):
-    """A set of makers."""
-
-    project: str
-    name: str
-    certificates: list[str]
-    revocation_lists: list[str]
-    demands: list[str]
-    version: int
-
-
-def makers_body(makers: MakerSet) -> MakersBody:
-    """Return a set of makers as it is told."""
-    return MakersBody(
-        project=makers.project,
-        name=makers.name,
-        certificates=list(makers.certificates),
-        revocation_lists=[base64.b64encode(each).decode() for each in makers.revocations],
-        demands=sorted(makers.demands),
-        version=makers.version,
-    )

@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from steelyard.attestation import verdicts
+from steelyard.attestation import archive, verdicts
 from steelyard.attestation.api import Means, attestation_router
 from steelyard.attestation.appraising import Appraising
 from steelyard.attestation.keeping import Keeping, Retention
 from steelyard.attestation.migrations import ATTESTATION
-from steelyard.attestation.ports import NoPolicies, Policies
+from steelyard.attestation.ports import Policies
+from steelyard.attestation.references.api import Means as ReferenceMeans
+from steelyard.attestation.references.api import references_router
+from steelyard.attestation.references.policies import StoredPolicies
+from steelyard.attestation.references.trying import DryRuns
 from steelyard.attestation.registrar import Registrar
 from steelyard.attestation.tables import nodes, shares
 from steelyard.attestation.verdicts import Signer
@@ -25,6 +29,9 @@ from steelyard.service.configuration import Configuration, read_table
 from steelyard.service.database import Database
 from steelyard.service.migrating import Schema
 from steelyard.service.sealing import Sealer, read_sealer
+
+STOP_SECONDS: Final = 25.0
+"""How long a dry run that is judging may take to end; the next process goes on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +95,25 @@ class Attestation:
         settings = read_table(AttestationSettings, table, "attestation", configuration.directory)
         self._database = database
         self._sealer = read_sealer(configuration.sealing_keys)
-        self._means = make_means(database, self._sealer, settings, NoPolicies())
+        self._means = make_means(database, self._sealer, settings, StoredPolicies())
         retention = Retention(timedelta(days=settings.kept_days), timedelta(minutes=10))
+        self._dry_runs = DryRuns(database, archive.Archive(), self._sealer)
         self._keeping = Keeping(database, retention, timedelta(seconds=settings.check_seconds), registry)
 
     def routers(self) -> Sequence[APIRouter]:
         """Return its routes."""
-        return [attestation_router(self._means)]
+        return [attestation_router(self._means), references_router(ReferenceMeans(self._sealer))]
 
     def start(self) -> None:
         """Seal with the newest key what an older one sealed, have a key to sign with, and begin to look after nodes."""
         seal_anew(self._database, self._sealer)
         Signer(self._database, self._sealer).ensure_key()
         self._keeping.start()
+        self._dry_runs.start()
 
     def stop(self) -> None:
         """End; what is being judged ends first."""
+        self._dry_runs.stop(STOP_SECONDS)
         self._keeping.stop()
         self._means.appraising.stop()
 

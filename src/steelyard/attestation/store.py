@@ -38,15 +38,19 @@ from steelyard.service import journal
 from steelyard.service.authority import not_found
 from steelyard.service.database import Transaction
 
+_TIME_DIGITS: Final = 12
 _PLAIN: Final = b"\0"
 _ZLIB: Final = b"\1"
 _WORTH_IT: Final = 512
 """Bytes; less is not worth the time."""
 
 
-def new_id(now: datetime) -> str:
-    """Return a name that nobody can guess; names sort as they were made, to the millisecond."""
-    return f"{int(now.timestamp() * 1000):012x}{secrets.token_hex(8)}"
+def new_id(now: datetime, before: str | None) -> str:
+    """Return a name that sorts after `before`, whatever the clock does, and otherwise by time, to the millisecond."""
+    milliseconds = int(now.timestamp() * 1000)
+    if before is not None:
+        milliseconds = max(milliseconds, int(before[:_TIME_DIGITS], 16) + 1)
+    return f"{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(8)}"
 
 
 # -- PCRs in bytes -----------------------------------------------------------------------------------------------------
@@ -87,7 +91,7 @@ def unpack_pcrs(packed: bytes) -> PcrValues:
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
 _NODE: Final[list[Any]] = list(nodes.c)
-IDENTITY: Final[list[Any]] = [identities.c.certificates, identities.c.keys, identities.c.makers]
+IDENTITY: Final[list[Any]] = [identities.c.certificates, identities.c.key_digests, identities.c.makers]
 _ONE_NODE: Final = (
     select(*_NODE, *IDENTITY).join(identities, identities.c.node == nodes.c.name).where(nodes.c.name == bindparam("n"))
 )
@@ -114,7 +118,7 @@ def node_of(row: Row[Any]) -> Node:
         name=row.name,
         project=row.project,
         terms=Terms(
-            endorsements=Endorsements(row.certificates, tuple(map(bytes.fromhex, row.keys))),
+            endorsements=Endorsements(row.certificates, tuple(map(bytes.fromhex, row.key_digests))),
             makers=NoMakers() if row.makers is None else DemandedMakers(row.makers),
             airlock=row.airlock_policy,
             runtime=row.runtime_policy,
@@ -154,7 +158,7 @@ def identity_values(terms: Terms) -> dict[str, Any]:
     """Return them as the columns of `identities` have them."""
     return {
         "certificates": dict(terms.endorsements.certificates),
-        "keys": [key.hex() for key in terms.endorsements.keys],
+        "key_digests": [key.hex() for key in terms.endorsements.keys],
         "makers": terms.makers.name if isinstance(terms.makers, DemandedMakers) else None,
     }
 
@@ -481,10 +485,10 @@ def appraisal_of(row: Row[Any]) -> KeptAppraisal:
 
 
 def find_makers(connection: Connection, project: str, name: str) -> MakerSet | None:
-    """Return a project's set of makers; None: there is none of that name."""
-    row = connection.execute(
-        select(maker_sets).where(maker_sets.c.project == project, maker_sets.c.name == name)
-    ).one_or_none()
+    """Return the set of makers that a project calls so, its own before the provider's; None: there is none."""
+    columns = maker_sets.c
+    query = select(maker_sets).where(columns.project.in_([project, ""]), columns.name == name)
+    row = connection.execute(query.order_by(columns.project.desc()).limit(1)).one_or_none()
     return None if row is None else makers_of(row)
 
 

@@ -56,7 +56,7 @@ identities: Final = Table(
     Column("node", ForeignKey("attested_nodes.name"), primary_key=True),
     # Kind of key -> certificate, PEM; and digests of TPMT_PUBLIC, where there is no certificate.
     Column("certificates", JSON, nullable=False),
-    Column("keys", JSON, nullable=False),
+    Column("key_digests", JSON, nullable=False),
     Column("makers", String),  # the set that a certificate's chain must end in; null: none is demanded
 )
 

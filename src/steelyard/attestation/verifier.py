@@ -369,7 +369,7 @@ class Verifier:
         with self._database.writing() as tx:
             node = self._still(tx, taken)
             record = AppraisalRecord(
-                id=store.new_id(tx.now),
+                id=store.new_id(tx.now, node.appraisal),
                 node=node.name,
                 project=node.project,
                 boot=taken.boot.id,

@@ -152,7 +152,7 @@ def upgrade() -> None:
         "attested_identities",
         sa.Column("node", sa.String(), nullable=False),
         sa.Column("certificates", sa.JSON(), nullable=False),
-        sa.Column("keys", sa.JSON(), nullable=False),
+        sa.Column("key_digests", sa.JSON(), nullable=False),
         sa.Column("makers", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(
             ["node"], ["attested_nodes.name"], name=op.f("fk_attested_identities_node_attested_nodes")
