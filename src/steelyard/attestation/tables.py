@@ -56,7 +56,7 @@ identities: Final = Table(
     Column("node", ForeignKey("attested_nodes.name"), primary_key=True),
     # Kind of key -> certificate, PEM; and digests of TPMT_PUBLIC, where there is no certificate.
     Column("certificates", JSON, nullable=False),
-    Column("keys", JSON, nullable=False),
+    Column("key_digests", JSON, nullable=False),
     Column("makers", String),  # the set that a certificate's chain must end in; null: none is demanded
 )
 
@@ -116,6 +116,7 @@ boots: Final = Table(
     Column("asked_purpose", String),
     Column("asked_policy", String),
     Column("asked_grounds", LargeBinary),
+    Column("asked_pcrs", LargeBinary),
     Column("asked_first", Integer),
     Column("asked_until", UtcTime),
     Index("ix_attested_boots_node", "node"),
@@ -144,7 +145,9 @@ appraisals: Final = Table(
     Column("ima_list", LargeBinary),
     Column("ima_first", Integer),
     Column("ima_entries", Integer),
-    Column("bound", LargeBinary, nullable=False),  # what else the quote vouches for
+    Column("transport_key", LargeBinary, nullable=False),
+    Column("wireguard_key", LargeBinary),
+    Column("parameters", LargeBinary),  # digest of what is kept
     Column("findings", JSON(none_as_null=True)),
     Index("ix_appraisals_node", "node", "id"),
     Index("ix_appraisals_at", "at"),
@@ -166,7 +169,14 @@ grounds: Final = Table(
     # A version of a policy with the references that were there: what a verdict rests on.
     Column("digest", LargeBinary, primary_key=True),
     Column("policy", LargeBinary, nullable=False),  # digest of what is kept, as are the references
-    Column("references", JSON, nullable=False),
+    Column("since", UtcTime, nullable=False),
+)
+
+grounds_references: Final = Table(
+    "grounds_references",
+    metadata,
+    Column("grounds", ForeignKey("appraisal_grounds.digest"), primary_key=True),
+    Column("reference", LargeBinary, primary_key=True),
 )
 
 verdict_keys: Final = Table(

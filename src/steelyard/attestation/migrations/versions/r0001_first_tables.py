@@ -17,7 +17,7 @@ def upgrade() -> None:
         "appraisal_grounds",
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("policy", sa.LargeBinary(), nullable=False),
-        sa.Column("references", sa.JSON(), nullable=False),
+        sa.Column("since", UtcTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_appraisal_grounds")),
     )
     op.create_table(
@@ -40,7 +40,9 @@ def upgrade() -> None:
         sa.Column("ima_list", sa.LargeBinary(), nullable=True),
         sa.Column("ima_first", sa.Integer(), nullable=True),
         sa.Column("ima_entries", sa.Integer(), nullable=True),
-        sa.Column("bound", sa.LargeBinary(), nullable=False),
+        sa.Column("transport_key", sa.LargeBinary(), nullable=False),
+        sa.Column("wireguard_key", sa.LargeBinary(), nullable=True),
+        sa.Column("parameters", sa.LargeBinary(), nullable=True),
         sa.Column("findings", sa.JSON(none_as_null=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_appraisals")),
     )
@@ -73,6 +75,7 @@ def upgrade() -> None:
         sa.Column("asked_purpose", sa.String(), nullable=True),
         sa.Column("asked_policy", sa.String(), nullable=True),
         sa.Column("asked_grounds", sa.LargeBinary(), nullable=True),
+        sa.Column("asked_pcrs", sa.LargeBinary(), nullable=True),
         sa.Column("asked_first", sa.Integer(), nullable=True),
         sa.Column("asked_until", UtcTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attested_boots")),
@@ -149,7 +152,7 @@ def upgrade() -> None:
         "attested_identities",
         sa.Column("node", sa.String(), nullable=False),
         sa.Column("certificates", sa.JSON(), nullable=False),
-        sa.Column("keys", sa.JSON(), nullable=False),
+        sa.Column("key_digests", sa.JSON(), nullable=False),
         sa.Column("makers", sa.String(), nullable=True),
         sa.ForeignKeyConstraint(
             ["node"], ["attested_nodes.name"], name=op.f("fk_attested_identities_node_attested_nodes")
@@ -163,4 +166,13 @@ def upgrade() -> None:
         sa.Column("deposited", UtcTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["node"], ["attested_nodes.name"], name=op.f("fk_attested_shares_node_attested_nodes")),
         sa.PrimaryKeyConstraint("node", name=op.f("pk_attested_shares")),
+    )
+    op.create_table(
+        "grounds_references",
+        sa.Column("grounds", sa.LargeBinary(), nullable=False),
+        sa.Column("reference", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["grounds"], ["appraisal_grounds.digest"], name=op.f("fk_grounds_references_grounds_appraisal_grounds")
+        ),
+        sa.PrimaryKeyConstraint("grounds", "reference", name=op.f("pk_grounds_references")),
     )
