@@ -14,7 +14,7 @@ from steelyard.attestation.references import rules, store
 from steelyard.attestation.tables import identities, maker_sets, nodes
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.certificate import parse_certificate
-from steelyard.evidence.tpm.endorsement import Demand, MakerTrust
+from steelyard.evidence.tpm.endorsement import Demand
 from steelyard.evidence.tpm.revocation import parse_revocation_list
 from steelyard.model.errors import CertificateRejected, InUse, WrongUse
 from steelyard.model.limits import MAKER_CERTIFICATES
@@ -133,18 +133,6 @@ def delete_makers(
     owner = project or PROVIDER
     tx.connection.execute(delete(maker_sets).where(columns.project == owner, columns.name == name))
     store.record(tx, caller.name, "makers.deleted", f"makers/{name}", project)
-
-
-def trust_of(connection: Connection, project: str, name: str) -> MakerTrust:
-    """Return whom to believe, for the registrar: the project's set, or the provider's. Raises NotFound."""
-    found = _find(connection, project, name) or _find(connection, PROVIDER, name)
-    if found is None:
-        raise not_found(f"maker set {name}")
-    return MakerTrust(
-        tuple(parse_certificate(one.encode()) for one in found.certificates),
-        tuple(parse_revocation_list(one) for one in found.revocations),
-        frozenset(map(Demand, found.demands)),
-    )
 
 
 def _users(connection: Connection, project: str | None, name: str) -> int:
