@@ -177,7 +177,7 @@ def test_makers_from_the_command_line(as_admin: Command, home: Path, tmp_path: P
 
 
 def test_a_leaf_certificate_is_no_maker(as_admin: Command) -> None:
-    leaf = Path(recorded.OWN) / "ovmf" / "ek.der"
+    leaf = recorded.BOOTS.parent / "ek.der"
     assert as_admin("attest", "maker-ca", "put", "lab", leaf).exit_code == 2
 
 
