@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from sqlalchemy import select
 
+from steelyard.attestation.references import dry_runs, makers
+from steelyard.attestation.references.objects import Change, Standing
+from steelyard.attestation.references.tables import repository_targets
 from steelyard.imaging import catalogue, outcomes
 from steelyard.imaging.objects import BootDirect, Protocol
 from steelyard.imaging.ports import NbdAccess
@@ -22,6 +26,7 @@ from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Office, Right
 from steelyard.service.tables import tokens
 from tests.api import Api, make_token
+from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.imaging.rig import red
 from tests.unit.isolation import rig
@@ -29,12 +34,17 @@ from tests.unit.isolation import rig
 NAMES: Final = {
     "account": "newcomer",
     "allocation": "web",
+    "component": "firmware",
     "hold": "volume",
     "image": "debian",
+    "makers": "lab",
+    "metadata": "timestamp.json",
     "name": "newcomer",
     "network": "lab",
     "nic": "nic0",
     "node": "held",
+    "number": "1",
+    "policy": "airlock",
     "port": "Ethernet1/1/3",
     "project": "red",
     "switch": "s1",
@@ -68,6 +78,7 @@ class World:
             boss = accounts.sign_in(tx.connection, api.tokens["provider"], tx.now)
             accounts.put_account(tx, boss, "newcomer", accounts.Kind.USER, None, None)
         self._make_storage()
+        self._make_references()
         self.tokens = dict(api.tokens)
         newcomer = make_token(api.database, api.tokens["provider"], "newcomer")
         self.names["token"] = newcomer.split("_")[1]
@@ -110,6 +121,38 @@ class World:
         storage.do(storage.ask_boot("held", BootDirect("root", Protocol.NBD, None, {"user-data": "#cloud-config"})))
         storage.begin_upload(red("disk"))
         self.names["imaging_operation"] = storage.ask_image(red("fresh")).id
+
+    def _make_references(self) -> None:
+        """Have signers, an accepted and a proposed reference, a policy that judges, a dry run, all of it published."""
+        authority = references_rig.Authority(self.api.database)
+        authority.signers()
+        authority.signers(component="firmware")
+        authority.add(authority.sample())
+        proposed = authority.add(authority.sample(serial=2, version="1.1"), standing=Standing.PROPOSED)
+        authority.revoke_release("firmware", "0.9")
+        authority.put_policy()
+        authority.make_live()
+        authority.publish(public=True)
+        self.names["reference"] = proposed.id.hex()
+        with authority.tx() as tx:
+            change = Change("airlock", None, frozenset(), frozenset())
+            run = dry_runs.begin(
+                tx, references_rig.RED, project="red", change=change, evidence=None, limit=references_rig.LIMIT
+            )
+            self.names["dry_run"] = run.id
+            served = tx.connection.execute(select(repository_targets.c.file)).scalars()
+            self.names["target"] = next(file for file in served if "firmware" in file)
+            for project in ("red", None):
+                makers.put_makers(
+                    tx,
+                    references_rig.PROVIDER,
+                    project=project,
+                    name="lab",
+                    certificates=[references_rig.maker_certificate()],
+                    revocations=[],
+                    demands=[],
+                    expected_version=None,
+                )
 
     def ask(
         self,
