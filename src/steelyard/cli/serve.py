@@ -6,13 +6,14 @@ from typing import Annotated, Final
 
 import typer
 
+from steelyard.attestation.service import Attestation
 from steelyard.isolation.service import Isolation
 from steelyard.model.errors import WrongUse
 from steelyard.service.configuration import DIRECTORY
 from steelyard.service.serving import MakesService
 from steelyard.service.serving import serve as serve_services
 
-SERVICES: Final[Mapping[str, MakesService]] = {"isolation": Isolation}
+SERVICES: Final[Mapping[str, MakesService]] = {"isolation": Isolation, "attestation": Attestation}
 
 app = typer.Typer(add_completion=False, help="Run services.")
 

@@ -122,4 +122,18 @@ SHARED_PROJECTS: Final = Limit(1000, "projects", "a network for more of them is 
 SSH_KEY_BYTES: Final = Limit(16 * KIB, "bytes", "an RSA key of 16,384 bits has 2,800")
 SEED_BYTES: Final = Limit(256 * KIB, "bytes", "a host name, some SSH keys and a script; clouds take 16 to 64 KiB")
 UPLOAD_PART_BYTES: Final = Limit(8 * MIB, "bytes", "what is sent again at most when a connection breaks")
+REGISTRATION_BYTES: Final = Limit(256 * KIB, "bytes", "8 endorsement certificates of the largest size, in base64")
+EVIDENCE_BYTES: Final = Limit(64 * MIB, "bytes", "a boot's log and 200,000 entries of its run-time list, in base64")
+SMALL_EVIDENCE_BYTES: Final = Limit(64 * KIB, "bytes", "a report with 200 new entries; only a known node sends more")
+STEP_CHARACTERS: Final = Limit(400, "characters", "a sentence or two of what a node is at")
+REPORT_SECONDS: Final = Limit(24 * 3600, "seconds", "who hears of a node once a day hears nothing of it")
+EXPECTED_REBOOTS: Final = Limit(1000, "reboots", "more than a machine makes in a year")
 URL_CHARACTERS: Final = Limit(2000, "characters", "addresses of images have some 100")
+ENVELOPE_UPLOAD_BYTES: Final = Limit(96 * MIB, "bytes", "a manifest of a full distribution's 500,000 files, in base64")
+ROOT_METADATA_BYTES: Final = Limit(512 * KIB, "bytes", "TUF root metadata has 2 to 10 KiB; its clients take no more")
+TARGETS_METADATA_BYTES: Final = Limit(8 * MIB, "bytes", "10,000 references of some 250 bytes each, with room")
+DRY_RUN_FINDINGS: Final = Limit(32, "findings", "what a person reads about one node; the rest is counted")
+DRY_RUN_CHANGES: Final = Limit(1000, "references", "a release of all that a machine boots has some 10")
+MAKER_SET_BYTES: Final = Limit(
+    32 * MIB, "bytes", "all makers' certificates are 1 MiB, their revocation lists some more"
+)
