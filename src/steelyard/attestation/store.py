@@ -497,7 +497,7 @@ def makers_of(row: Row[Any]) -> MakerSet:
     return MakerSet(
         row.project,
         row.name,
-        tuple(row.certificates),
+        tuple(map(bytes.fromhex, row.certificates)),
         tuple(map(bytes.fromhex, row.revocations)),
         frozenset(row.demands),
         row.version,
