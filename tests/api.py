@@ -1,4 +1,4 @@
-"""A service with the APIs of isolation and imaging, in this process or listening on a port, and callers of every kind.
+"""A service with the APIs of all services, in this process or listening on a port, and callers of every kind.
 
 No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
@@ -18,6 +18,11 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from steelyard.attestation import api as attestation
+from steelyard.attestation.references import api as references
+from steelyard.attestation.references.policies import StoredPolicies
+from steelyard.attestation.service import AttestationSettings, make_means
+from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
 from steelyard.imaging.ports import ImageFile, Occupancy
@@ -34,6 +39,7 @@ from steelyard.service.http import Front, make_app
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
 from tests.fakes.storage import FakeStorage
+from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
@@ -68,7 +74,10 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     rack = make_rack(database)
     front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
     storage = FakeStorage()
-    routers = [_shared(), _webhooks(), _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers), _imaging()]
+    weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
+    weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
+    own = _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers)
+    routers = [_shared(), _webhooks(), own, _imaging(), _references(), attestation.attestation_router(weighing)]
     app = _with_storage(make_app(front, routers, "0"), storage)
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
@@ -84,6 +93,11 @@ def _shared() -> APIRouter:
 @cache
 def _webhooks() -> APIRouter:
     return webhooks_router(SEALER, HOOKS)
+
+
+@cache
+def _references() -> APIRouter:
+    return references.references_router(references.Means(references_rig.SEALER))
 
 
 @cache

@@ -24,6 +24,7 @@ import sqlalchemy
 from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from steelyard.attestation.migrations import ATTESTATION
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
@@ -36,7 +37,7 @@ START_SECONDS: Final = 30
 
 def make_tables(database: Database) -> None:
     """Bring an empty database to what the services expect."""
-    migrate(database, SERVICE, ISOLATION, IMAGING)
+    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION)
 
 
 class Cluster:
