@@ -1,4 +1,4 @@
-"""A service with the APIs of isolation and imaging, in this process or listening on a port, and callers of every kind.
+"""A service with the APIs of all services, in this process or listening on a port, and callers of every kind.
 
 No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
@@ -15,6 +15,12 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from steelyard.attestation.api import Means as AttestationMeans
+from steelyard.attestation.api import attestation_router
+from steelyard.attestation.references import api as references
+from steelyard.attestation.references.policies import StoredPolicies
+from steelyard.attestation.service import AttestationSettings, make_means
+from steelyard.attestation.verdicts import Signer
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
 from steelyard.isolation.api import Means, isolation_router
@@ -28,6 +34,7 @@ from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
 from tests.fakes.storage import FakeStorage
+from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
@@ -42,6 +49,7 @@ class Api:
     rack: Rack
     imaging: imaging_rig.World
     storage: FakeStorage
+    attestation: AttestationMeans
     front: Front
     app: ASGIApp
     tokens: Mapping[str, str]
@@ -64,8 +72,12 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
         imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
     )
     routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
+    routers.append(references.references_router(references.Means(references_rig.SEALER)))
+    attestation = make_means(database, SEALER, AttestationSettings(), StoredPolicies())
+    Signer(database, SEALER).ensure_key()
+    routers.append(attestation_router(attestation))
     app = make_app(front, routers, "0")
-    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
+    return Api(rack, imaging_rig.World(database), storage, attestation, front, app, _make_callers(database))
 
 
 def _make_callers(database: Database) -> dict[str, str]:
