@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
-from steelyard.client.attestation_objects import Appraisal, AttestedNode, Endorsements
 
 from steelyard.client import attestation
 from steelyard.client import attestation_references as references
+from steelyard.client.attestation_objects import Appraisal, AttestedNode, Endorsements
 from steelyard.client.connection import Client, Service
 from steelyard.imaging.airlock.build import SECOND_STAGE_NAME, UKI_NAME, AirlockImage
 from steelyard.model.secret import Secret

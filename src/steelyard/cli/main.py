@@ -50,7 +50,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "webhook": Part("webhook", WHO, "Have a URL told of what happens, signed."),
     "init": Part("init", SERVICE, "Make what a first start of the services needs."),
     "serve": Part("serve", SERVICE, "Run the services, or one of them."),
-    "attest": Part("attest", EVIDENCE, "Judge nodes: policies, references, and whom to believe about TPMs."),
+    "attest": Part("attest", EVIDENCE, "Weigh nodes: what each is, why, by what it is judged."),
     "airlock": Part("airlock", EVIDENCE, "Build the small system that a node runs while it is weighed."),
     "evidence": Part("evidence", EVIDENCE, "Check what a machine says of itself."),
     "reference": Part("reference", EVIDENCE, "Say what a machine should be: signed reference values."),
