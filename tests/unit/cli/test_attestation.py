@@ -387,7 +387,7 @@ def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, ho
 def test_what_a_node_becomes_is_told_as_it_happens_until_it_is_what_is_waited_for(
     steelyard: Command, home: Path, node: SimulatedNode
 ) -> None:
-    assert home
+    assert home.is_dir()
     watching = subprocess.Popen(
         [STEELYARD, "attest", "watch", "n1", "--until", "passed", "--json", "--after", "0"],
         stdout=subprocess.PIPE,
