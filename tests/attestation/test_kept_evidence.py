@@ -18,6 +18,7 @@ from steelyard.evidence.reference.dsse import parse_envelope
 from steelyard.evidence.reference.manifest import parse_manifest
 from steelyard.service.authority import Caller, Office, Right
 from steelyard.service.database import Database
+from tests import recorded
 from tests import simulated_references as references
 from tests.attestation_site import FILES, SEALER, Clock, Site
 from tests.simulated_nodes import Refused, SimulatedNode
@@ -99,7 +100,7 @@ def test_what_nodes_sent_is_judged_again_whole_though_only_increments_travelled(
     for policy in ("airlock", "runtime"):
         run, results = dry_run(site, policy)
         assert (run.done, run.passing, run.failing) == (2, 2, 0), results
-    put(site, references.runtime_policy(version=2, components=[*references.RULES["components"]]))
+    put(site, references.runtime_policy(version=2, components=[*recorded.RULES["components"]]))
     run, results = dry_run(site, "runtime", 2)
     assert (run.failing, run.already) == (2, 0)
     assert {finding["code"] for finding in results["n1"].findings} == {"unknown-file"}
