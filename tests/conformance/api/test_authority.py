@@ -27,6 +27,17 @@ WHY: Final = {"why": "a test"}
 OPENING: Final = {"network": "red-net", "protocol": "nbd", "address": "10.8.0.60"}
 BOOT: Final = {"network": "red-net", "mac": "02:00:00:00:00:01", "boot": {"kind": "disk"}}
 AUTHORITY: Final = "/v1/attestation/projects/{project}"
+ATTESTED: Final = "GET /v1/attestation/nodes/{node}"
+TERMS: Final = {
+    "project": "red",
+    "identity": {"endorsement_certificates": {}, "endorsement_keys": ["sha256:" + "75" * 32]},
+    "makers": None,
+    "airlock_policy": "airlock",
+    "runtime_policy": None,
+    "parameters_sha256": "any",
+    "interval_seconds": 60,
+    "grace_seconds": 60,
+}
 PROVIDERS_MAKERS: Final = "GET /v1/attestation/makers/{makers}"
 """The provider's are for all to name."""
 KEY: Final = base64.b64encode(references_rig.SECOND.public_key().public_bytes_raw()).decode()
@@ -237,6 +248,22 @@ TABLE: Final[Mapping[str, Row]] = {
     f"PUT {AUTHORITY}/repository/root": Row("attest", admins(409), b"{}"),  # its root is online
     "GET /v1/attestation/tuf/{project}/metadata/{metadata}": Row("read", OURS),
     "GET /v1/attestation/tuf/{project}/targets/{target}": Row("read", OURS),
+    # -- nodes, attested
+    "GET /v1/attestation/nodes": Row("read", EVERYBODY),
+    ATTESTED: Row("read", OURS),
+    f"PUT {ATTESTED[4:]}": Row("attest", members(200), TERMS),
+    f"DELETE {ATTESTED[4:]}": Row("attest", members(204)),
+    f"POST {ATTESTED[4:]}/retry": Row("attest", members(200), WHY),
+    f"POST {ATTESTED[4:]}/tpm-replacement": Row("attest", members(200), WHY),
+    f"PUT {ATTESTED[4:]}/expected-reboots": Row("attest", members(200), {"count": 1}),
+    f"PUT {ATTESTED[4:]}/share": Row("attest", members(204), {"share": "A" * 43 + "="}),
+    f"DELETE {ATTESTED[4:]}/share": Row("attest", members(204)),
+    f"{ATTESTED}/verdict": Row("read", OURS, names={"node": "bench"}),
+    f"{ATTESTED}/appraisals": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/bundle": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/grounds": Row("read", OURS),
+    "POST /v1/attestation/keys": Row("attest", provider(201)),
     # -- TPM makers
     f"GET {AUTHORITY}/makers": Row("read", OURS),
     f"GET {AUTHORITY}/makers/{{makers}}": Row("read", OURS),
@@ -250,12 +277,26 @@ TABLE: Final[Mapping[str, Row]] = {
 OPEN: Final = frozenset(
     {
         "GET /v1/health",
+        "GET /v1/attestation/keys",
         # Of what its project made public.
         "GET /v1/attestation/public-tuf/{project}/metadata/{metadata}",
         "GET /v1/attestation/public-tuf/{project}/targets/{target}",
     }
 )
 """Routes that need no token."""
+REGISTERING: Final = frozenset(
+    {"POST /v1/attestation/registrations", "POST /v1/attestation/registrations/{registration}/activation"}
+)
+"""Routes that need no token, and take from everybody what only a TPM can give."""
+NODES: Final = frozenset(
+    {
+        "POST /v1/attestation/nodes/{node}/challenges",
+        "POST /v1/attestation/challenges/{challenge}/evidence",
+        "GET /v1/attestation/nodes/{node}/share",
+        "POST /v1/attestation/nodes/{node}/steps",
+    }
+)
+"""Routes that need the token of a node's session, which no account has. tests/attestation asks them with it."""
 WITHOUT_SECRECY: Final = frozenset(
     {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}", PROVIDERS_MAKERS}
 )
@@ -279,7 +320,7 @@ def routes(world: World) -> dict[str, dict[str, Any]]:
 
 def test_every_route_is_in_the_table_with_the_right_that_it_declares(world: World) -> None:
     found = routes(world)
-    assert set(found) == set(TABLE) | OPEN
+    assert set(found) == set(TABLE) | OPEN | REGISTERING | NODES
     for route, row in TABLE.items():
         assert found[route].get("x-steelyard-right") == row.right, route
         assert found[route]["security"] == [{"token": []}], route
@@ -289,6 +330,21 @@ def test_every_route_is_in_the_table_with_the_right_that_it_declares(world: Worl
 def test_what_is_open_answers_without_a_token(world: World) -> None:
     for route in OPEN:
         assert world.ask(route, None, world.names, None).status_code == 200
+
+
+@pytest.mark.parametrize("route", sorted(NODES))
+def test_a_nodes_own_routes_are_closed_to_every_account(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == [{"node": []}]
+    for kind in (None, *KINDS):
+        token = None if kind is None else world.tokens[kind]
+        assert world.ask(route, token, world.names, {}).status_code == 401, kind
+
+
+@pytest.mark.parametrize("route", sorted(REGISTERING))
+def test_who_registers_needs_no_token_and_gets_nothing_for_nothing(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == []
+    assert world.ask(route, None, world.names, {}).status_code == 422
+    assert world.ask(route, None, world.names, {"proof": "AAAA"}).status_code in (403, 422)
 
 
 @pytest.mark.parametrize("route", sorted(TABLE))

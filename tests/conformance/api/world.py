@@ -1,6 +1,7 @@
 """A service in which something of everything is there, for tests that ask for all of it."""
 
 import asyncio
+import hashlib
 import re
 import sqlite3
 from collections.abc import Mapping
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from sqlalchemy import select
+import pytest
+from sqlalchemy import insert, select, update
 
+from steelyard.attestation import enrolling, shares, verdicts
+from steelyard.attestation import tables as attested
+from steelyard.attestation.objects import AnyParameters, Endorsements, NoMakers, Terms
 from steelyard.attestation.references import dry_runs, makers
 from steelyard.attestation.references.objects import Change, Standing
 from steelyard.attestation.references.tables import repository_targets
@@ -26,6 +31,7 @@ from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Office, Right
 from steelyard.service.tables import tokens
 from tests.api import Api, make_token
+from tests.simulated_nodes import Refused, SimulatedNode
 from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.imaging.rig import red
@@ -79,6 +85,7 @@ class World:
             accounts.put_account(tx, boss, "newcomer", accounts.Kind.USER, None, None)
         self._make_storage()
         self._make_references()
+        self._make_attested()
         self.tokens = dict(api.tokens)
         newcomer = make_token(api.database, api.tokens["provider"], "newcomer")
         self.names["token"] = newcomer.split("_")[1]
@@ -153,6 +160,53 @@ class World:
                     demands=[],
                     expected_version=None,
                 )
+
+    def _make_attested(self) -> None:
+        """Have a node of which evidence was judged, and that failed; and another, that has passed."""
+        database = self.api.database
+        node = SimulatedNode("held", self._call)
+        digest = hashlib.sha256(node.tpm.keys().endorsement_key).digest()
+        terms = Terms(
+            Endorsements({}, (digest,)),
+            NoMakers(),
+            "airlock",
+            None,
+            AnyParameters(),
+            timedelta(seconds=60),
+            timedelta(seconds=60),
+        )
+        verdicts.Signer(database, references_rig.SEALER).ensure_key()
+        for name in ("held", "bench"):
+            with database.writing() as tx:
+                enrolling.enrol(tx, references_rig.RED, name=name, project="red", terms=terms, expected_version=None)
+        with pytest.raises(Refused):
+            node.pass_airlock()
+        self.names["registration"] = "0" * 32
+        self.names["challenge"] = "0" * 32
+        with database.writing() as tx:
+            shares.deposit(tx, references_rig.SEALER, references_rig.RED, name="held", share=Secret(bytes(32)))
+            self.names["appraisal"] = tx.connection.execute(select(attested.appraisals.c.id)).scalar_one()
+            later = tx.now + timedelta(hours=1)
+            own = {"name": "bench"}
+            passed = update(attested.nodes).where(attested.nodes.c.name == own["name"])
+            tx.connection.execute(passed.values(state="passed", boot="b", expires=later))
+            row = dict.fromkeys(("token", "attestation_key", "endorsement_key"), b"")
+            tx.connection.execute(
+                insert(attested.boots).values(
+                    id="b", node="bench", chained=False, began=tx.now, session_ends=later, verdict="signed", **row
+                )
+            )
+
+    def _call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Answer a simulated node."""
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.api.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+                return await client.request(method, path, content=body, headers=dict(headers))
+
+        answer = asyncio.run(ask())
+        return answer.status_code, answer.content
 
     def ask(
         self,
