@@ -155,7 +155,7 @@ class World:
                     references_rig.PROVIDER,
                     project=project,
                     name="lab",
-                    certificates=[references_rig.maker_certificate()],
+                    certificates=[references_rig.maker_certificate().encode()],
                     revocations=[],
                     demands=[],
                     expected_version=None,

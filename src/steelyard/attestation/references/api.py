@@ -667,7 +667,7 @@ def _put_makers(
             session,
             project=project,
             name=name,
-            certificates=body.certificates,
+            certificates=[one.encode() for one in body.certificates],
             revocations=revocations,
             demands=body.demands,
             expected_version=version,

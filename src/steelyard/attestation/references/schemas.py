@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import ssl
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -418,7 +419,7 @@ def makers_body(makers: MakerSet) -> MakersBody:
     return MakersBody(
         name=makers.name,
         project=makers.project or None,
-        certificates=list(makers.certificates),
+        certificates=[ssl.DER_cert_to_PEM_cert(one) for one in makers.certificates],
         revocations=len(makers.revocations),
         demands=[Demand(one) for one in sorted(makers.demands)],
         version=makers.version,
