@@ -34,8 +34,7 @@ def site(database: Database) -> Iterator[Site]:
     clock = Clock()
     database._clock = clock
     with database.writing() as tx:
-        anchors = [maker().issuer.hex(), maker().root.hex()]
-        makers = {"certificates": anchors, "revocations": [], "demands": ["usage", "names"]}
+        makers = {"certificates": list(maker().anchors_pem()), "revocations": [], "demands": ["usage", "names"]}
         tx.connection.execute(insert(maker_sets).values(project="red", name="makers", version=1, **makers))
         signers.put_signers(
             tx,

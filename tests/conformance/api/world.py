@@ -155,7 +155,7 @@ class World:
                     references_rig.PROVIDER,
                     project=project,
                     name="lab",
-                    certificates=[references_rig.maker_certificate().encode()],
+                    certificates=[references_rig.maker_certificate()],
                     revocations=[],
                     demands=[],
                     expected_version=None,

@@ -667,7 +667,7 @@ def _put_makers(
             session,
             project=project,
             name=name,
-            certificates=[one.encode() for one in body.certificates],
+            certificates=body.certificates,
             revocations=revocations,
             demands=body.demands,
             expected_version=version,

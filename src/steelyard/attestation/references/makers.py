@@ -11,7 +11,6 @@ from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from steelyard.attestation.objects import MakerSet
 from steelyard.attestation.references import rules, store
-from steelyard.attestation.store import makers_of
 from steelyard.attestation.tables import identities, maker_sets, nodes
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.certificate import parse_certificate
@@ -34,7 +33,7 @@ def list_makers(
     _must_see(caller, project)
     columns = maker_sets.c
     query = select(maker_sets).where(columns.project == (project or PROVIDER), columns.name > after)
-    return tuple(map(makers_of, connection.execute(query.order_by(columns.name).limit(limit))))
+    return tuple(map(_set_of, connection.execute(query.order_by(columns.name).limit(limit))))
 
 
 def get_makers(connection: Connection, caller: Caller, *, project: str | None, name: str) -> MakerSet:
@@ -52,14 +51,14 @@ def put_makers(
     *,
     project: str | None,
     name: str,
-    certificates: Sequence[bytes],
+    certificates: Sequence[str],
     revocations: Sequence[bytes],
     demands: Collection[Demand],
     expected_version: int | None,
 ) -> MakerSet:
     """Say whom to believe about TPMs: the project's admins for a project, the provider for all.
 
-    certificates  DER or PEM, of certification authorities.
+    certificates  PEM, of certification authorities.
     revocations   lists, DER.
 
     Raises NotFound, NotAllowed, WrongUse, MalformedCertificate, CertificateRejected, TooLarge, Changed.
@@ -70,7 +69,7 @@ def put_makers(
     if not certificates:
         raise WrongUse(doing, expected="at least one certificate", found="none")
     refuse_over(MAKER_CERTIFICATES, len(certificates), doing)
-    parsed = [parse_certificate(one) for one in certificates]
+    parsed = [parse_certificate(one.encode()) for one in certificates]
     for one in parsed:
         try:
             one.check_may_issue(doing, tx.now)
@@ -85,7 +84,7 @@ def put_makers(
     made = MakerSet(
         owner,
         name,
-        tuple(dict.fromkeys(one.encoded for one in parsed)),
+        tuple(dict.fromkeys(map(str.strip, certificates))),
         tuple(revocations),
         frozenset(one.value for one in demands),
         version + 1,
@@ -97,7 +96,7 @@ def put_makers(
     ):
         return before
     values = {
-        "certificates": [one.hex() for one in made.certificates],
+        "certificates": list(made.certificates),
         "revocations": [one.hex() for one in made.revocations],
         "demands": sorted(made.demands),
         "version": made.version,
@@ -153,7 +152,18 @@ def _users(connection: Connection, project: str | None, name: str) -> int:
 def _find(connection: Connection, owner: str, name: str) -> MakerSet | None:
     columns = maker_sets.c
     row = connection.execute(select(maker_sets).where(columns.project == owner, columns.name == name)).one_or_none()
-    return None if row is None else makers_of(row)
+    return None if row is None else _set_of(row)
+
+
+def _set_of(row: store.AnyRow) -> MakerSet:
+    return MakerSet(
+        row.project,
+        row.name,
+        tuple(row.certificates),
+        tuple(map(bytes.fromhex, row.revocations)),
+        frozenset(row.demands),
+        row.version,
+    )
 
 
 def _must_see(caller: Caller, project: str | None) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import ssl
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -419,7 +418,7 @@ def makers_body(makers: MakerSet) -> MakersBody:
     return MakersBody(
         name=makers.name,
         project=makers.project or None,
-        certificates=[ssl.DER_cert_to_PEM_cert(one) for one in makers.certificates],
+        certificates=list(makers.certificates),
         revocations=len(makers.revocations),
         demands=[Demand(one) for one in sorted(makers.demands)],
         version=makers.version,

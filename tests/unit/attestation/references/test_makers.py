@@ -31,7 +31,7 @@ def put(
             by,
             project=project,
             name="stm",
-            certificates=[one.encode() for one in certificates],
+            certificates=certificates,
             revocations=revocations,
             demands=[Demand.TCG_USAGE],
             expected_version=version,
