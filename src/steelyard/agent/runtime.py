@@ -46,7 +46,7 @@ from steelyard.model.text import printable
 
 _API: Final = "/v1/attestation"
 _LOOK_SECONDS: Final = 0.1
-"""Between two looks at whether the list grew: a violation is reported as soon, for some 0.1 % of one processor."""
+"""Between two looks at whether the list grew: a violation is reported as soon, for some 0.2 % of one processor."""
 _LEAST_GAP_SECONDS: Final = 1.0
 """Between two reports of a list that goes on growing, as it does while a system starts."""
 _LONGEST_PAUSE_SECONDS: Final = 60.0
