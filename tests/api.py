@@ -1,4 +1,4 @@
-"""A service with the APIs of isolation and imaging, in this process or listening on a port, and callers of every kind.
+"""A service with the APIs of all services, in this process or listening on a port, and callers of every kind.
 
 No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
@@ -15,6 +15,11 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from steelyard.attestation import api as attestation
+from steelyard.attestation.references import api as references
+from steelyard.attestation.references.policies import StoredPolicies
+from steelyard.attestation.service import AttestationSettings, make_means
+from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
 from steelyard.isolation.api import Means, isolation_router
@@ -28,6 +33,7 @@ from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
 from tests.fakes.storage import FakeStorage
+from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
@@ -64,6 +70,10 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
         imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
     )
     routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
+    routers.append(references.references_router(references.Means(references_rig.SEALER)))
+    weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
+    weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
+    routers.append(attestation.attestation_router(weighing))
     app = make_app(front, routers, "0")
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 

@@ -49,6 +49,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "audit": Part("audit", WHO, "Who did what; check that nothing was altered."),
     "init": Part("init", SERVICE, "Make what a first start of the services needs."),
     "serve": Part("serve", SERVICE, "Run the services, or one of them."),
+    "attest": Part("attest", EVIDENCE, "Judge nodes: policies, references, and whom to believe about TPMs."),
     "airlock": Part("airlock", EVIDENCE, "Build the small system that a node runs while it is weighed."),
     "evidence": Part("evidence", EVIDENCE, "Check what a machine says of itself."),
     "reference": Part("reference", EVIDENCE, "Say what a machine should be: signed reference values."),
