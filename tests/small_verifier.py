@@ -231,7 +231,7 @@ class SmallVerifier:
 
 
 def _problem(status: int, detail: str) -> Answer:
-    return status, _json(title="refused", detail=detail)
+    return status, _json(title="refused", code="not-passed" if status == 422 else "refused", detail=detail)
 
 
 def _json(**fields: Any) -> bytes:

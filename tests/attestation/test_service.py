@@ -519,3 +519,11 @@ def test_what_is_not_in_the_table_of_states_changes_nothing(site: Site) -> None:
         enrolling.retry(tx, PROVIDER, name="n1", why="for nothing")
     assert site.node() == before
     assert FILES
+
+
+def test_the_steps_that_the_agent_tells_are_taken_in_its_own_words(site: Site) -> None:
+    node = site.enrolled()
+    node.join()
+    for step in ("quoting", "being judged", "getting the verifier's share"):
+        node.tell_step(step, "done", "")
+    assert site.node().step is not None

@@ -57,6 +57,8 @@ _SESSION_OVER: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 _REJECTED: Final = 3
 _NO_SESSION: Final = 4
+_NOT_PASSED: Final = "not-passed"
+"""The code of the one problem that says something of the node. A message of it may be refused with that status too."""
 
 
 class OnRejection(StrEnum):
@@ -157,7 +159,7 @@ class Runtime:
         evidence = RuntimeEvidence(quoted.attest, quoted.signature, quoted.pcrs, log, asked.from_entry, new)
         path = f"{_API}/challenges/{asked.challenge}/evidence"
         answer = self.server.ask(path, runtime_evidence_request(evidence), MESSAGE_BYTES)
-        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and answer.code == _NOT_PASSED:
             raise Rejected(answer.told)
         return answer, entries
 

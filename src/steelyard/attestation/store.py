@@ -480,7 +480,7 @@ def makers_of(row: Row[Any]) -> MakerSet:
     return MakerSet(
         row.project,
         row.name,
-        tuple(map(bytes.fromhex, row.certificates)),
+        tuple(row.certificates),
         tuple(map(bytes.fromhex, row.revocations)),
         frozenset(row.demands),
         row.version,
