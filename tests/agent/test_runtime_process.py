@@ -42,7 +42,7 @@ from tests.unit.evidence.samples import component, manifest, policy, reference
 
 pytestmark = pytest.mark.slow
 
-_KEXEC: Final = """#!/bin/sh
+KEXEC: Final = """#!/bin/sh
 for word; do case $word in --initrd=*) cp "${word#*=}" FOLDER/loaded ;; esac; done
 """
 _SYSTEMCTL: Final = """#!/bin/sh
@@ -123,7 +123,7 @@ class Tenant:
 @pytest.fixture
 def tenant(tmp_path: Path) -> Iterator[Tenant]:
     require_programs({"/usr/lib/python3/dist-packages/tpm2_pytss/ESAPI.py": "python3-tpm2-pytss"})
-    for name, text in (("kexec", _KEXEC), ("systemctl", _SYSTEMCTL)):
+    for name, text in (("kexec", KEXEC), ("systemctl", _SYSTEMCTL)):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.write_text(text.replace("FOLDER", str(tmp_path)))
