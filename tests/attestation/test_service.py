@@ -559,3 +559,11 @@ def test_a_real_tpm_registers_passes_and_reports(site: Site, tmp_path: Path, kin
             node.report()
         assert refused.value.status == 422
         assert site.shown() is State.FAILED
+
+
+def test_the_steps_that_the_agent_tells_are_taken_in_its_own_words(site: Site) -> None:
+    node = site.enrolled()
+    node.join()
+    for step in ("quoting", "being judged", "getting the verifier's share"):
+        node.tell_step(step, "done", "")
+    assert site.node().step is not None
