@@ -23,7 +23,7 @@ from tests.simulated_references import BENCHMARK_FILES
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark(timer=service_seconds)]
 
-NODES: Final = int(os.environ.get("STEELYARD_BENCH_NODES", "200"))
+NODES: Final = int(os.environ.get("STEELYARD_BENCH_NODES", "100"))
 """In a round: the system counts CPU time in hundredths of a second."""
 ROUNDS: Final = 3
 WATCHED: Final = int(os.environ.get("STEELYARD_BENCH_WATCHED", "1000"))
