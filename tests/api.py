@@ -15,12 +15,11 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from steelyard.attestation.api import Means as AttestationMeans
-from steelyard.attestation.api import attestation_router
+from steelyard.attestation import api as attestation
 from steelyard.attestation.references import api as references
 from steelyard.attestation.references.policies import StoredPolicies
 from steelyard.attestation.service import AttestationSettings, make_means
-from steelyard.attestation.verdicts import Signer
+from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
 from steelyard.isolation.api import Means, isolation_router
@@ -49,7 +48,6 @@ class Api:
     rack: Rack
     imaging: imaging_rig.World
     storage: FakeStorage
-    attestation: AttestationMeans
     front: Front
     app: ASGIApp
     tokens: Mapping[str, str]
@@ -73,11 +71,11 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     )
     routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
     routers.append(references.references_router(references.Means(references_rig.SEALER)))
-    attestation = make_means(database, SEALER, AttestationSettings(), StoredPolicies())
-    Signer(database, SEALER).ensure_key()
-    routers.append(attestation_router(attestation))
+    weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
+    weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
+    routers.append(attestation.attestation_router(weighing))
     app = make_app(front, routers, "0")
-    return Api(rack, imaging_rig.World(database), storage, attestation, front, app, _make_callers(database))
+    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
 
 def _make_callers(database: Database) -> dict[str, str]:

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 from steelyard.attestation.references import manifests
 from steelyard.attestation.references.objects import Standing
 from steelyard.attestation.tables import maker_sets
+from steelyard.attestation.verdicts import Signer
 from steelyard.client.attestation_objects import Endorsements
 from steelyard.service.database import Database
 from tests import attestation_site
@@ -26,7 +27,8 @@ FILES: Final = 200
 
 
 def make_grounds(database: Database) -> None:
-    """Have what honest nodes pass by."""
+    """Have what honest nodes pass by, and a key to sign verdicts with."""
+    Signer(database, SEALER).ensure_key()
     authority = Authority(database)
     authority.signers()
     for component, content in references.signed_references(FILES).items():

@@ -69,7 +69,7 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Tenant:
     folder = tmp_path_factory.mktemp("tenant")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
     (folder / "luks.key").write_text("0123456789abcdef" * 4)
-    recipe = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE)
+    recipe = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE, None)
     plain = build_debian(recipe, folder / "plain.qcow2", ImageFormat.QCOW2, None, CACHE)
     sealed = build_debian(recipe, folder / "sealed.raw", ImageFormat.RAW, folder / "luks.key", CACHE)
     return Tenant(folder, plain, sealed)

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from steelyard.cli.attest_references import maker_app, policy_app, reference_app
 from steelyard.cli.chain import chain_document, show_chain
 from steelyard.cli.files import read_file, write_file
 from steelyard.cli.judging import Judged, judge, read_envelopes
@@ -38,6 +39,10 @@ app = typer.Typer(
         "why, judged again on this computer. What is good is said by `policy`, `reference` and `maker-ca`."
     ),
 )
+
+app.add_typer(policy_app, name="policy")
+app.add_typer(reference_app, name="reference")
+app.add_typer(maker_app, name="maker-ca")
 
 VERBS: Final = "attestation."
 """What the verbs of attestation begin with in the journal; a state's name after it: that a node is this now."""

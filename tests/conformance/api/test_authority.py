@@ -1,14 +1,19 @@
 """Every route with every kind of caller: one table says what comes of each. A route that is not in it fails."""
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
 
+from steelyard.evidence.reference.version import Version
 from steelyard.service.authority import Right
 from tests.conformance.api.world import World
+from tests.unit.attestation.references import rig as references_rig
+from tests.unit.evidence import samples
 
 DEVICE: Final = {"driver": "fake", "address": {"host": "x"}, "credentials": {"password": "p"}}
 NETWORK: Final = {"owner": "red", "sharing": "private"}
@@ -21,6 +26,26 @@ NODE: Final = {
 WHY: Final = {"why": "a test"}
 OPENING: Final = {"network": "red-net", "protocol": "nbd", "address": "10.8.0.60"}
 BOOT: Final = {"network": "red-net", "mac": "02:00:00:00:00:01", "boot": {"kind": "disk"}}
+AUTHORITY: Final = "/v1/attestation/projects/{project}"
+ATTESTED: Final = "GET /v1/attestation/nodes/{node}"
+TERMS: Final = {
+    "project": "red",
+    "identity": {"endorsement_certificates": {}, "endorsement_keys": ["sha256:" + "75" * 32]},
+    "makers": None,
+    "airlock_policy": "airlock",
+    "runtime_policy": None,
+    "parameters_sha256": "any",
+    "interval_seconds": 60,
+    "grace_seconds": 60,
+}
+PROVIDERS_MAKERS: Final = "GET /v1/attestation/makers/{makers}"
+"""The provider's are for all to name."""
+KEY: Final = base64.b64encode(references_rig.SECOND.public_key().public_bytes_raw()).decode()
+MAKERS: Final = {"certificates": [references_rig.maker_certificate("Other")]}
+NOW: Final = datetime.now(UTC).replace(microsecond=0)
+ENVELOPE: Final = references_rig.signed(
+    samples.manifest(serial=3, version=Version("1.2"), issued=NOW - timedelta(days=1), expires=NOW + timedelta(days=9))
+)
 ACCESS: Final = "GET /v1/projects/{project}/volumes/{volume}/access"
 """The one route whose answer is a secret."""
 
@@ -54,6 +79,11 @@ def provider(status: int) -> tuple[int, int, int, int, int]:
 def members(status: int) -> tuple[int, int, int, int, int]:
     """Return what comes of what is a project's own, to be changed by its members and the provider."""
     return (404, status, status, 403, status)
+
+
+def admins(status: int) -> tuple[int, int, int, int, int]:
+    """Return what comes of what a project's admins and the provider decide."""
+    return (404, 403, status, 403, status)
 
 
 TABLE: Final[Mapping[str, Row]] = {
@@ -181,11 +211,94 @@ TABLE: Final[Mapping[str, Row]] = {
     "GET /v1/imaging/operations": Row("read", EVERYBODY),
     "GET /v1/imaging/operations/{imaging_operation}": Row("read", OURS),
     "DELETE /v1/imaging/operations/{imaging_operation}": Row("images", members(200)),
+    # -- who signs references, and what they signed
+    f"GET {AUTHORITY}/signers": Row("read", OURS),
+    f"GET {AUTHORITY}/signers/{{component}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/signers/{{component}}": Row("attest", admins(200), {"keys": {"release": KEY}, "threshold": 1}),
+    f"DELETE {AUTHORITY}/signers/{{component}}": Row("attest", admins(204)),
+    f"GET {AUTHORITY}/references": Row("read", OURS),
+    f"POST {AUTHORITY}/references": Row(
+        "attest", members(201), ENVELOPE, query={"component": "firmware", "standing": "proposed"}
+    ),
+    f"GET {AUTHORITY}/references/{{reference}}": Row("read", OURS),
+    f"GET {AUTHORITY}/references/{{reference}}/envelope": Row("read", OURS),
+    f"PUT {AUTHORITY}/references/{{reference}}/acceptance": Row("attest", members(200)),
+    f"PUT {AUTHORITY}/references/{{reference}}/revocation": Row("attest", members(200), WHY),
+    f"GET {AUTHORITY}/revocations": Row("read", OURS),
+    f"PUT {AUTHORITY}/components/{{component}}/revoked": Row("attest", members(200), WHY, query={"release": "1.0"}),
+    f"DELETE {AUTHORITY}/components/{{component}}/revoked": Row("attest", admins(204), query={"release": "0.9"}),
+    # -- policies
+    f"GET {AUTHORITY}/policies": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/policies/{{policy}}": Row("attest", members(200), references_rig.policy_bytes(version=5)),
+    f"GET {AUTHORITY}/policies/{{policy}}/document": Row("read", OURS),
+    f"PUT {AUTHORITY}/policies/{{policy}}/live": Row("attest", members(200), {"number": 1}),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS),
+    # -- dry runs
+    f"GET {AUTHORITY}/dry-runs": Row("read", OURS),
+    f"POST {AUTHORITY}/dry-runs": Row("attest", members(202), {"policy": "airlock"}),
+    f"GET {AUTHORITY}/dry-runs/{{dry_run}}": Row("read", OURS),
+    f"DELETE {AUTHORITY}/dry-runs/{{dry_run}}": Row("attest", members(200)),
+    f"GET {AUTHORITY}/dry-runs/{{dry_run}}/results": Row("read", OURS),
+    # -- references, published
+    f"GET {AUTHORITY}/repository": Row("read", OURS),
+    f"PUT {AUTHORITY}/repository": Row("attest", admins(200), {"root": "online", "public": False}),
+    f"GET {AUTHORITY}/repository/keys": Row("read", OURS),
+    f"PUT {AUTHORITY}/repository/root": Row("attest", admins(409), b"{}"),  # its root is online
+    "GET /v1/attestation/tuf/{project}/metadata/{metadata}": Row("read", OURS),
+    "GET /v1/attestation/tuf/{project}/targets/{target}": Row("read", OURS),
+    # -- nodes, attested
+    "GET /v1/attestation/nodes": Row("read", EVERYBODY),
+    ATTESTED: Row("read", OURS),
+    f"PUT {ATTESTED[4:]}": Row("attest", members(200), TERMS),
+    f"DELETE {ATTESTED[4:]}": Row("attest", members(204)),
+    f"POST {ATTESTED[4:]}/retry": Row("attest", members(200), WHY),
+    f"POST {ATTESTED[4:]}/tpm-replacement": Row("attest", members(200), WHY),
+    f"PUT {ATTESTED[4:]}/expected-reboots": Row("attest", members(200), {"count": 1}),
+    f"PUT {ATTESTED[4:]}/share": Row("attest", members(204), {"share": "A" * 43 + "="}),
+    f"DELETE {ATTESTED[4:]}/share": Row("attest", members(204)),
+    f"{ATTESTED}/verdict": Row("read", OURS, names={"node": "bench"}),
+    f"{ATTESTED}/appraisals": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/bundle": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/grounds": Row("read", OURS),
+    "POST /v1/attestation/keys": Row("attest", provider(201)),
+    # -- TPM makers
+    f"GET {AUTHORITY}/makers": Row("read", OURS),
+    f"GET {AUTHORITY}/makers/{{makers}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/makers/{{makers}}": Row("attest", admins(200), MAKERS),
+    f"DELETE {AUTHORITY}/makers/{{makers}}": Row("attest", admins(204)),
+    "GET /v1/attestation/makers": Row("read", EVERYBODY),
+    PROVIDERS_MAKERS: Row("read", EVERYBODY),
+    "PUT /v1/attestation/makers/{makers}": Row("attest", provider(200), MAKERS),
+    "DELETE /v1/attestation/makers/{makers}": Row("attest", provider(204)),
 }
-OPEN: Final = frozenset({"GET /v1/health"})
+OPEN: Final = frozenset(
+    {
+        "GET /v1/health",
+        "GET /v1/attestation/keys",
+        # Of what its project made public.
+        "GET /v1/attestation/public-tuf/{project}/metadata/{metadata}",
+        "GET /v1/attestation/public-tuf/{project}/targets/{target}",
+    }
+)
 """Routes that need no token."""
+REGISTERING: Final = frozenset(
+    {"POST /v1/attestation/registrations", "POST /v1/attestation/registrations/{registration}/activation"}
+)
+"""Routes that need no token, and take from everybody what only a TPM can give."""
+NODES: Final = frozenset(
+    {
+        "POST /v1/attestation/nodes/{node}/challenges",
+        "POST /v1/attestation/challenges/{challenge}/evidence",
+        "GET /v1/attestation/nodes/{node}/share",
+        "POST /v1/attestation/nodes/{node}/steps",
+    }
+)
+"""Routes that need the token of a node's session, which no account has. tests/attestation asks them with it."""
 WITHOUT_SECRECY: Final = frozenset(
-    {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}"}
+    {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}", PROVIDERS_MAKERS}
 )
 KINDS: Final = ("stranger", "member", "admin", "auditor", "provider")
 
@@ -207,16 +320,31 @@ def routes(world: World) -> dict[str, dict[str, Any]]:
 
 def test_every_route_is_in_the_table_with_the_right_that_it_declares(world: World) -> None:
     found = routes(world)
-    assert set(found) == set(TABLE) | OPEN
+    assert set(found) == set(TABLE) | OPEN | REGISTERING | NODES
     for route, row in TABLE.items():
         assert found[route].get("x-steelyard-right") == row.right, route
         assert found[route]["security"] == [{"token": []}], route
         assert "application/problem+json" in found[route]["responses"]["default"]["content"], route
 
 
-def test_health_alone_answers_without_a_token(world: World) -> None:
+def test_what_is_open_answers_without_a_token(world: World) -> None:
     for route in OPEN:
         assert world.ask(route, None, world.names, None).status_code == 200
+
+
+@pytest.mark.parametrize("route", sorted(NODES))
+def test_a_nodes_own_routes_are_closed_to_every_account(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == [{"node": []}]
+    for kind in (None, *KINDS):
+        token = None if kind is None else world.tokens[kind]
+        assert world.ask(route, token, world.names, {}).status_code == 401, kind
+
+
+@pytest.mark.parametrize("route", sorted(REGISTERING))
+def test_who_registers_needs_no_token_and_gets_nothing_for_nothing(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == []
+    assert world.ask(route, None, world.names, {}).status_code == 422
+    assert world.ask(route, None, world.names, {"proof": "AAAA"}).status_code in (403, 422)
 
 
 @pytest.mark.parametrize("route", sorted(TABLE))

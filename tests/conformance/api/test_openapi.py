@@ -15,10 +15,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from steelyard.client.problems import BY_CODE
 from tests.api import listening
-from tests.conformance.api.test_authority import OPEN, TABLE
+from tests.conformance.api.test_authority import NODES, OPEN, REGISTERING, TABLE
 from tests.conformance.api.world import World
 
-ROUTES: Final = sorted({*TABLE, *OPEN} - {"GET /v1/events"})
+ROUTES: Final = sorted({*TABLE, *OPEN, *REGISTERING, *NODES} - {"GET /v1/events"})
 """The stream of events has no end."""
 BOUNDED: Final = settings(
     max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)

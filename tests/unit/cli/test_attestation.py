@@ -369,8 +369,8 @@ def test_a_verdict_is_written_for_a_node_that_has_passed(
     assert json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"] == "n1"
 
 
-def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, home: Path, url: str) -> None:
-    assert url
+@pytest.mark.usefixtures("url")
+def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, home: Path) -> None:
     [before] = good(steelyard("attest", "keys", "--json")).json()["keys"]
     assert good(steelyard("attest", "keys", "--pem")).output == before["pem"]
     assert steelyard("attest", "rotate-key").exit_code == 7
@@ -385,9 +385,8 @@ def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, ho
 
 
 def test_what_a_node_becomes_is_told_as_it_happens_until_it_is_what_is_waited_for(
-    steelyard: Command, home: Path, node: SimulatedNode
+    steelyard: Command, node: SimulatedNode
 ) -> None:
-    assert home
     watching = subprocess.Popen(
         [STEELYARD, "attest", "watch", "n1", "--until", "passed", "--json", "--after", "0"],
         stdout=subprocess.PIPE,
@@ -423,6 +422,6 @@ def test_waiting_for_a_pass_ends_with_4_when_the_node_fails(node: SimulatedNode)
     assert "n1: challenged -> failed" in output
 
 
-def test_who_waits_says_for_what_nodes(steelyard: Command, url: str) -> None:
-    assert url
+@pytest.mark.usefixtures("url")
+def test_who_waits_says_for_what_nodes(steelyard: Command) -> None:
     assert steelyard("attest", "watch", "--until", "passed").exit_code == 2
