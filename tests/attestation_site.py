@@ -248,7 +248,7 @@ def open_site(database: Database, **settings: Any) -> Site:
             insert(maker_sets).values(
                 project="red",
                 name="makers",
-                certificates=[maker().issuer.hex(), maker().root.hex()],
+                certificates=list(maker().anchors_pem()),
                 revocations=[],
                 demands=["usage", "names"],
                 version=1,

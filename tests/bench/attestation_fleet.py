@@ -202,13 +202,12 @@ def _fill(database: Database, home: Path, files: int) -> None:
     sealer = read_sealer(read_configuration(home, frozenset({"attestation"})).sealing_keys)
     now = datetime.now(UTC)
     with database.writing() as tx:
-        anchors = [each.encode() for each in maker().anchors_pem()]
         makers.put_makers(
             tx,
             ADMIN,
             project="red",
             name="makers",
-            certificates=anchors,
+            certificates=maker().anchors_pem(),
             revocations=(),
             demands=frozenset(Demand),
             expected_version=None,

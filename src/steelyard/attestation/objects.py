@@ -208,14 +208,14 @@ class AppraisalRecord:
 class MakerSet:
     """Whom a project believes about TPMs.
 
-    certificates  DER: roots, or intermediates whose root is not to be had.
+    certificates  PEM: roots, or intermediates whose root is not to be had.
     revocations   lists of theirs, DER.
     demands       what every endorsement certificate must have.
     """
 
     project: str
     name: str
-    certificates: tuple[bytes, ...]
+    certificates: tuple[str, ...]
     revocations: tuple[bytes, ...]
     demands: frozenset[str]
     version: int

@@ -259,8 +259,8 @@ def _trust(makers: MakerSet) -> MakerTrust:
 
 
 @lru_cache(maxsize=64)
-def _trust_of(certificates: tuple[bytes, ...], revocations: tuple[bytes, ...], demands: frozenset[str]) -> MakerTrust:
-    anchors: list[Certificate] = [parse_certificate(each) for each in certificates]
+def _trust_of(certificates: tuple[str, ...], revocations: tuple[bytes, ...], demands: frozenset[str]) -> MakerTrust:
+    anchors: list[Certificate] = [parse_certificate(each.encode()) for each in certificates]
     lists = [parse_revocation_list(each) for each in revocations]
     return MakerTrust(tuple(anchors), tuple(lists), frozenset(map(Demand, demands)))
 
