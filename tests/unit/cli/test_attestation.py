@@ -13,11 +13,10 @@ from typing import Any, Final
 
 import pytest
 
-from steelyard.client import attestation, isolation
-from steelyard.client.objects import Identity
+from steelyard.client import attestation
 from steelyard.service.database import Database
 from tests.api import Api, client_of, make_api
-from tests.attesting import identity, make_grounds, node_of, terms
+from tests.attesting import identity, make_grounds, node_of, publish, terms
 from tests.simulated_nodes import Lie, Refused, SimulatedNode
 from tests.unit.cli.command import Command, Outcome, sign_in
 
@@ -70,28 +69,11 @@ def good(outcome: Outcome) -> Outcome:
 # -- enrolling ---------------------------------------------------------------------------------------------------------
 
 
-def publish(api: Api, url: str, node: SimulatedNode) -> None:
-    """Have the provider publish, in isolation, what is known of a node's TPM."""
-    with client_of(url, api.tokens["provider"]) as provider:
-        now = provider.ask(isolation.read_node(node.name))
-        assert now.bmc is not None
-        call = isolation.put_node(
-            node.name,
-            bmc=now.bmc,
-            credentials=None,
-            labels=now.labels,
-            hardware=now.hardware,
-            identity=Identity(identity(node).endorsement_certificates, (), ()),
-            version=now.version,
-        )
-        provider.ask(call)
-
-
 def test_nodes_are_enrolled_with_what_isolation_publishes_of_them_and_pass(
     steelyard: Command, api: Api, url: str, tmp_path: Path
 ) -> None:
     with node_of(url) as node:
-        publish(api, url, node)
+        publish(url, api.tokens["provider"], node)
         (tmp_path / "parameters.json").write_bytes(node.parameters)
         done = good(
             steelyard(
@@ -120,7 +102,7 @@ def test_a_node_of_elsewhere_is_enrolled_by_what_its_provider_wrote(
     steelyard: Command, api: Api, url: str, tmp_path: Path
 ) -> None:
     with node_of(url) as node:
-        publish(api, url, node)
+        publish(url, api.tokens["provider"], node)
         file = tmp_path / "n1.json"
         file.write_text(good(steelyard("node", "show", "n1", "--json")).output)
         rest = (*TERMS, "--any-parameters", "--json")
