@@ -68,7 +68,7 @@ from steelyard.service.sealing import Sealer
 
 READING: Final = may(Who.SIGNED_IN, Right.READ)
 CHANGING: Final = may(Who.MEMBER, Right.ATTEST)
-SOURCE_RATE: Final = Rate(burst=60, seconds=0.5)
+SOURCE_RATE: Final = Rate(burst=200, seconds=0.2)
 """Of what nobody has to show a token for, by address: a rack behind one address can register at once."""
 LARGE_AT_ONCE: Final = 8
 """How many bodies of large evidence are held in memory at a time."""

@@ -30,6 +30,7 @@ from steelyard.model.limits import (
 from steelyard.model.names import check_name
 from steelyard.model.pcrs import PCR_COUNT
 
+_STEP_LETTERS: Final = 63
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 _OUTCOMES: Final = {outcome: outcome for outcome in ("done", "failed")}
 
@@ -133,7 +134,9 @@ def _parse_keys(fields: Fields) -> Keys:
 def parse_step(data: bytes) -> tuple[str, str, str]:
     """Return step, outcome and detail. Raises MalformedMessage, TooLarge."""
     fields = _fields(data, "reading a step")
-    step = check_name(fields.text("step"), "step")
+    step = fields.text("step")
+    if len(step) > _STEP_LETTERS or not (step.isascii() and step.isprintable()):  # words, such as "being judged"
+        raise fields.wrong("step", f"at most {_STEP_LETTERS} letters of ASCII", "others")
     outcome: str = fields.choice("outcome", _OUTCOMES)
     detail = fields.words("detail")
     fields.end()
