@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -253,6 +253,23 @@ def test_other_rejections_are_drawn_too(steelyard: Command, node: SimulatedNode,
     assert "WRONG" in outcome.output
     assert "the service found the same" in outcome.output
     assert ("only claimed" in outcome.output) == (lie is Lie.SWAPPED_TRANSPORT_KEY)
+
+
+@pytest.mark.parametrize("part", ["quote", "log"])
+def test_what_cannot_be_read_is_rejected_and_drawn_like_anything_else(
+    steelyard: Command, node: SimulatedNode, part: str
+) -> None:
+    node.join()
+    asked = node.ask_challenge()
+    whole = node.evidence(asked)
+    sent = replace(whole, quote=b"no quote") if part == "quote" else replace(whole, event_log=b"no log")
+    with pytest.raises(Refused):
+        node.submit(asked, sent)
+    outcome = steelyard("attest", "explain", "n1")
+    assert outcome.exit_code == 4, outcome.errors
+    assert f"WRONG bad-{part}" in outcome.output
+    assert "the service found the same" in outcome.output
+    assert ("only claimed" in outcome.output) == (part == "quote")
 
 
 def test_a_report_at_run_time_is_explained_whole(steelyard: Command, node: SimulatedNode) -> None:
