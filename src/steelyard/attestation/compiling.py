@@ -17,7 +17,7 @@ from steelyard.model.errors import EvidenceRejected, Malformed, SteelyardError, 
 from steelyard.service.database import Database
 
 MOST: Final = 64
-"""How many are kept ready; those used the longest ago go first."""
+"""How many are kept ready; those made first go first."""
 
 
 @dataclass(slots=True)
