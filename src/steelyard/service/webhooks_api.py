@@ -143,17 +143,17 @@ def _add_letters(router: APIRouter) -> None:
         following = str(found[-1].entry.number) if len(found) == limit else None
         return Page[DeadLetterBody](items=list(map(_letter, found)), next=following)
 
-    @router.put("/v1/webhooks/{webhook}/dead-letters/{number}/redelivery", status_code=202, openapi_extra=CHANGING)
-    def redeliver(webhook: str, number: Number, session: SignedIn, database: TheDatabase) -> DeadLetterBody:
+    @router.put("/v1/webhooks/{webhook}/dead-letters/{entry}/redelivery", status_code=202, openapi_extra=CHANGING)
+    def redeliver(webhook: str, entry: Number, session: SignedIn, database: TheDatabase) -> DeadLetterBody:
         """Have a notice tried once more; it is no dead letter any more once it is delivered."""
         with database.writing() as transaction:
-            return _letter(webhooks.redeliver(transaction, session, webhook, number))
+            return _letter(webhooks.redeliver(transaction, session, webhook, entry))
 
-    @router.delete("/v1/webhooks/{webhook}/dead-letters/{number}", status_code=204, openapi_extra=CHANGING)
-    def drop_dead_letter(webhook: str, number: Number, session: SignedIn, database: TheDatabase) -> None:
+    @router.delete("/v1/webhooks/{webhook}/dead-letters/{entry}", status_code=204, openapi_extra=CHANGING)
+    def drop_dead_letter(webhook: str, entry: Number, session: SignedIn, database: TheDatabase) -> None:
         """Forget that a notice was given up; what it told of stays in the journal."""
         with database.writing() as transaction:
-            webhooks.drop_letter(transaction, session, webhook, number)
+            webhooks.drop_letter(transaction, session, webhook, entry)
 
 
 def _webhook(webhook: Webhook) -> WebhookBody:

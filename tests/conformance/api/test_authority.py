@@ -125,8 +125,8 @@ TABLE: Final[Mapping[str, Row]] = {
     "GET /v1/webhooks/{webhook}": Row("read", OURS),
     "DELETE /v1/webhooks/{webhook}": Row("members", (404, 403, 204, 403, 204)),
     "GET /v1/webhooks/{webhook}/dead-letters": Row("read", OURS),
-    "PUT /v1/webhooks/{webhook}/dead-letters/{number}/redelivery": Row("members", (404, 403, 202, 403, 202)),
-    "DELETE /v1/webhooks/{webhook}/dead-letters/{number}": Row("members", (404, 403, 204, 403, 204)),
+    "PUT /v1/webhooks/{webhook}/dead-letters/{entry}/redelivery": Row("members", (404, 403, 202, 403, 202)),
+    "DELETE /v1/webhooks/{webhook}/dead-letters/{entry}": Row("members", (404, 403, 204, 403, 204)),
     # -- nodes
     "GET /v1/nodes": Row("read", EVERYBODY),
     "GET /v1/nodes/{node}": Row("read", OURS),

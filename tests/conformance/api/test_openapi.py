@@ -74,7 +74,8 @@ def test_whatever_is_asked_is_answered_as_documented(
             world.restore()
         case.validate_response(answer, headers=headers, excluded_checks=[positive_data_acceptance, ignored_auth])
         assert answer.status_code < 500, answer.text
-        assert answer.status_code not in (401, 429), "nothing was tried"
+        # Nodes' own routes let no user in: what they do with what comes then, tests/fuzz and tests/attestation try.
+        assert route in NODES or answer.status_code not in (401, 429), "nothing was tried"
         if answer.status_code >= 400:
             problem = answer.json()
             assert BY_CODE[problem["code"]].http_status == problem["status"] == answer.status_code

@@ -151,7 +151,7 @@ class World:
         with self.api.rack.tx() as tx:
             due = webhooks.read_due(tx.connection, hook.id, tx.now)
             assert isinstance(due, webhooks.Due)
-            self.names["number"] = str(due.entry.number)
+            self.names["entry"] = str(due.entry.number)
             refused = webhooks.Outcome(delivered=False, words="status 500", retry_seconds=0)
             webhooks.tried(tx, due, refused, replace(HOOKS, tries=1), timedelta(0))
 

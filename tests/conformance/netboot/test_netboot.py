@@ -445,7 +445,7 @@ def test_a_dnsmasq_that_was_left_is_ended_before_another_is_started(site: BootSi
         left = subprocess.Popen(["sleep", "1000"], pass_fds=[lock.fileno()])
     try:
         with site.netboot() as netboot:
-            assert left.wait(timeout=0) == -signal.SIGKILL
+            assert left.wait(timeout=10) == -signal.SIGKILL
             assert netboot.trouble() == {}
             assert len(site.servers()) == 1
     finally:
