@@ -109,13 +109,19 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePub
 Route = Callable[[bytes], tuple[int, bytes]]
 
 
+Otherwise = Callable[[str, str, bytes, Mapping[str, str]], tuple[int, bytes]]
+"""Method, path, body, headers -> status, body."""
+
+
 class WebServer:
-    """Answers requests by method and path; anything else with 404."""
+    """Answers requests by method and path; anything else by `otherwise`, or with 404."""
 
     def __init__(self, listening: socket.socket, context: ssl.SSLContext | None = None) -> None:
         self.routes: dict[tuple[str, str], Route] = {}
         self.requests: list[str] = []
+        self.otherwise: Otherwise | None = None
         routes, requests = self.routes, self.requests
+        own = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -126,7 +132,10 @@ class WebServer:
                 requests.append(f"{self.command} {self.path}")
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 route = routes.get((self.command.replace("HEAD", "GET"), self.path))
-                status, content = (404, b"") if route is None else route(body)
+                if route is None and own.otherwise is not None:
+                    status, content = own.otherwise(self.command, self.path, body, dict(self.headers))
+                else:
+                    status, content = (404, b"") if route is None else route(body)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -169,8 +178,9 @@ def serve(content: bytes) -> Route:
 class HonestService:
     """Registrar, verifier and tenant of one node. It tells the node what to start only when `judge` does not object.
 
-    judge    raises SteelyardError for a node that is not to pass.
-    payload  the payload document.
+    judge            raises SteelyardError for a node that is not to pass.
+    payload          the payload document.
+    seconds_to_next  when the next report is due; None: none is wanted.
     """
 
     web: WebServer
@@ -182,6 +192,7 @@ class HonestService:
     steps: list[tuple[str, str, str]] = field(default_factory=list)
     seen: Seen | None = None
     complaint: str = ""
+    seconds_to_next: int | None = None
     passed: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -244,10 +255,11 @@ class HonestService:
         except SteelyardError as error:
             self.complaint = str(error)
             return 422, _json(title="rejected", detail=str(error))
-        self._deliver(transport, NodeBoot(self.node, nonce))
-        return 200, _json(verdict="verdict")
+        self.deliver(transport, NodeBoot(self.node, nonce))
+        return 200, _json(verdict="verdict", next_in=self.seconds_to_next)
 
-    def _deliver(self, transport: bytes, boot: NodeBoot) -> None:
+    def deliver(self, transport: bytes, boot: NodeBoot) -> None:
+        """Give the node what only it can open: V by the attestation service, U and the payload by the boot service."""
         key, u = Secret(secrets.token_bytes(32)), Secret(secrets.token_bytes(32))
         sealed = [seal_share(share, transport, X25519PrivateKey.generate(), boot) for share in (split_key(key, u), u)]
         box = seal_payload(key, Secret(self.payload), secrets.token_bytes(12), boot)

@@ -21,6 +21,7 @@ from typing import Final
 import psycopg
 import pytest
 
+from steelyard.attestation.migrations import ATTESTATION
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
@@ -33,7 +34,7 @@ START_SECONDS: Final = 30
 
 def make_tables(database: Database) -> None:
     """Bring an empty database to what the services expect."""
-    migrate(database, SERVICE, ISOLATION, IMAGING)
+    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION)
 
 
 class Cluster:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from alembic import command
 
+from steelyard.attestation.migrations import ATTESTATION
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
 from steelyard.service.migrating import SERVICE, migrate
 
-SCHEMAS = {schema.name: schema for schema in (SERVICE, ISOLATION, IMAGING)}
+SCHEMAS = {schema.name: schema for schema in (SERVICE, ISOLATION, IMAGING, ATTESTATION)}
 
 
 def write_migration(part: str, revision: str, message: str) -> Path:
@@ -36,8 +37,8 @@ def write_migration(part: str, revision: str, message: str) -> Path:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "# ###" not in line))
     ruff = Path(sys.executable).with_name("ruff")
-    subprocess.run([ruff, "check", "--quiet", "--fix", path], check=True)
     subprocess.run([ruff, "format", "--quiet", path], check=True)
+    subprocess.run([ruff, "check", "--quiet", "--fix", path], check=True)
     return path
 
 

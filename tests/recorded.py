@@ -6,6 +6,7 @@ computed from artefacts equal a boot is proven on live machines (tests/lab).
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from steelyard.evidence.bundle import Bundle, Evidence
 from steelyard.evidence.compiled_policy import CompiledPolicy, compile_policy
@@ -28,7 +29,7 @@ RECEIVED = datetime(2026, 11, 24, 12, tzinfo=UTC)
 QUOTED = range(15)
 BOOTS = OWN / "ovmf" / "boots"
 
-RULES = {
+RULES: dict[str, Any] = {
     "pcrs": list(QUOTED),
     "components": [
         component("ovmf"),

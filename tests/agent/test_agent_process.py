@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from steelyard.agent.session import parse_session_file
 from steelyard.evidence.eventlog.events import EventType
 from steelyard.evidence.keysplit import NodeBoot
 from steelyard.model.errors import LogRejected
+from steelyard.model.secret import Secret
 from tests.airlock_service import (
     Authority,
     HonestService,
@@ -40,6 +43,7 @@ SOURCE: Final = Path(__file__).parents[2] / "src"
 KERNEL: Final = b"a kernel" * 100_000
 INITRAMFS: Final = b"an initramfs, of a length that is not a multiple of four: 7"
 COMMAND_LINE: Final = "console=ttyS0 root=/dev/nbd0"
+AIRLOCK_LIST: Final = b"what the airlock's kernel measured"
 LUKS_KEY: Final = b"the key of the root volume"
 _KEXEC: Final = """#!/bin/sh
 echo "$@" >>FOLDER/kexec.log
@@ -62,6 +66,7 @@ class Airlock:
     web: WebServer
     boot: WebServer
     documents: dict[str, str]
+    without_list: bool = False
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the agent to its end."""
@@ -69,7 +74,9 @@ class Airlock:
         work.mkdir()
         (self.directory / "parameters").write_bytes(parameters(**self.documents))
         (self.directory / "event-log").write_bytes(self._measured().log)
-        places = [self.directory / name for name in ("parameters", "event-log", "work")]
+        if not self.without_list:
+            (self.directory / "ima-list").write_bytes(AIRLOCK_LIST)
+        places = [self.directory / name for name in ("parameters", "event-log", "ima-list", "work")]
         return subprocess.run(
             [PYTHON, "-B", "-m", "steelyard.agent", f"swtpm:path={self.tpm.directory / 'tpm.sock'}", *places],
             env={"PYTHONPATH": str(SOURCE), "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}"},
@@ -153,6 +160,72 @@ def test_a_node_that_passes_loads_what_the_tenant_named_with_the_secrets_in_memo
     assert "socket:" not in (airlock.directory / "open").read_text(), "the next kernel would leave it half open"
     assert done.returncode == 1, "kexec came back"
     assert "starting the tenant's system: failed" in done.stdout
+
+
+def test_a_node_that_is_to_report_on_is_handed_what_it_needs_for_it(airlock: Airlock) -> None:
+    airlock.service.seconds_to_next = 60
+    done = airlock.run()
+    loaded = (airlock.directory / "loaded").read_bytes()
+    handed = unpacked(loaded[len(INITRAMFS) :].lstrip(b"\0"), airlock.directory / "unpacked")
+    assert handed.keys() == {"attestation.json", "luks.key", "wireguard.key"}
+    session = parse_session_file(Secret(handed["attestation.json"]))
+    assert session.parameters.document == (airlock.directory / "parameters").read_bytes()
+    assert session.event_log == (airlock.directory / "event-log").read_bytes()
+    assert session.ima_list == AIRLOCK_LIST
+    assert session.token.reveal().decode() not in done.stdout
+    public = X25519PrivateKey.from_private_bytes(handed["wireguard.key"]).public_key().public_bytes_raw()
+    assert session.wireguard_key == public
+    assert airlock.tpm.run("tpm2_getcap", "handles-transient") == b"", "it is saved, and not left in the TPM"
+
+
+def test_a_node_without_a_measurement_list_is_not_started_when_it_is_to_report_on(airlock: Airlock) -> None:
+    airlock.service.seconds_to_next = 60
+    airlock.without_list = True
+    assert "loading the tenant's system: failed reading the measurement list" in airlock.run().stdout
+    assert airlock.kexec_log() == ""
+
+
+def test_a_quote_is_over_the_values_that_come_with_it_while_the_kernel_goes_on_measuring(airlock: Airlock) -> None:
+    """PCR 10 grows between reading and quoting: once, and then with every quote."""
+    script = """
+import sys
+from steelyard.agent.tss import TssTpm
+from steelyard.evidence.tpm.attest import parse_tpms_attest
+from steelyard.model.algorithms import HashAlgorithm
+from steelyard.model.errors import NodeFailed
+from steelyard.model.pcrs import PcrSelection, PcrValues
+tpm = TssTpm(sys.argv[1])
+tpm.make_keys()
+quote = tpm._esys.quote
+growing = 1
+def quote_after_growth(*arguments):
+    global growing
+    if growing:
+        growing -= 1
+        tpm.extend(10, {bank: bytes(bank.size) for bank in tpm.banks()})
+    return quote(*arguments)
+tpm._esys.quote = quote_after_growth
+asked = PcrSelection(HashAlgorithm.SHA256, frozenset({0, 10, 14}))
+quoted = tpm.quote(b"data", asked)
+digest = HashAlgorithm.SHA256.digest(PcrValues(asked.bank, quoted.pcrs).of(asked.indices))
+assert parse_tpms_attest(quoted.attest).attested.pcr_digest == digest
+assert any(quoted.pcrs[10])
+growing = 1000
+try:
+    tpm.quote(b"data", asked)
+except NodeFailed as error:
+    print(error)
+tpm.close()
+"""
+    done = subprocess.run(
+        [PYTHON, "-B", "-c", script, f"swtpm:path={airlock.tpm.directory / 'tpm.sock'}"],
+        env={"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "PCRs that hold still" in done.stdout
 
 
 def test_what_is_started_is_in_pcr_13_and_the_parameters_are_in_the_quote(airlock: Airlock) -> None:
@@ -264,15 +337,15 @@ def test_a_service_of_another_authority_hears_nothing(airlock: Airlock) -> None:
 
 
 def test_a_payload_for_another_boot_is_not_opened(airlock: Airlock) -> None:
-    deliver = airlock.service._deliver
-    airlock.service._deliver = lambda transport, boot: deliver(transport, replace(boot, boot=bytes(32)))  # type: ignore[method-assign]  # a lying service
+    deliver = airlock.service.deliver
+    airlock.service.deliver = lambda transport, boot: deliver(transport, replace(boot, boot=bytes(32)))  # type: ignore[method-assign]  # a lying service
     done = airlock.run()
     assert "getting the verifier's share: failed" in done.stdout
     assert airlock.kexec_log() == ""
 
 
 def test_a_key_that_the_tag_does_not_know_opens_nothing(airlock: Airlock) -> None:
-    deliver = airlock.service._deliver
+    deliver = airlock.service.deliver
 
     def lie(transport: bytes, boot: NodeBoot) -> None:
         deliver(transport, boot)
@@ -280,7 +353,7 @@ def test_a_key_that_the_tag_does_not_know_opens_nothing(airlock: Airlock) -> Non
         document["tag"] = base64.b64encode(bytes(48)).decode()
         airlock.boot.routes["GET", "/delivery"] = serve(json.dumps(document).encode())
 
-    airlock.service._deliver = lie  # type: ignore[method-assign]  # a lying service
+    airlock.service.deliver = lie  # type: ignore[method-assign]  # a lying service
     assert "getting the tenant's share: failed" in airlock.run().stdout
     assert airlock.kexec_log() == ""
 

@@ -1,4 +1,4 @@
-"""The agent's process: `python3 -m steelyard.agent TPM PARAMETERS EVENT-LOG WORK`.
+"""The agent's process: `python3 -m steelyard.agent TPM PARAMETERS EVENT-LOG IMA-LIST WORK`.
 
 TPM is named as tpm2-tools do, such as device:/dev/tpm0; the others are files and a directory in memory. It ends with 1
 for a node to be switched off, with 3 for one that is to wait. It never ends well: what follows success is another
@@ -20,7 +20,7 @@ from steelyard.model.limits import PARAMETERS_BYTES
 _EXIT: Final = {OnFailure.POWER_OFF: 1, OnFailure.WAIT: 3}
 
 
-def main(tpm_name: str, parameters_file: Path, event_log: Path, work: Path) -> int:
+def main(tpm_name: str, parameters_file: Path, event_log: Path, ima_list: Path, work: Path) -> int:
     """Run the agent to the failure that ends it; return the process's exit code."""
     reporter = Reporter()
     on_failure = OnFailure.POWER_OFF
@@ -30,7 +30,7 @@ def main(tpm_name: str, parameters_file: Path, event_log: Path, work: Path) -> i
             on_failure = parameters.on_failure
         with reporter.step("opening the TPM"):
             tpm = TssTpm(tpm_name)
-        pass_airlock(parameters, Machine(tpm, KexecTools(), event_log, work), reporter)
+        pass_airlock(parameters, Machine(tpm, KexecTools(), event_log, ima_list, work), reporter)
     except SteelyardError:
         pass  # the step has told it
     except Exception:  # the process's edge: a bug ends the run as well, and is told

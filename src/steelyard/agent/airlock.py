@@ -29,6 +29,7 @@ from steelyard.agent.programs import Kexec, write_private
 from steelyard.agent.protocol import (
     Asked,
     Delivery,
+    Judged,
     NodeEvidence,
     NodeKeys,
     Registered,
@@ -37,13 +38,14 @@ from steelyard.agent.protocol import (
     evidence_request,
     parse_challenge,
     parse_delivery,
+    parse_judged,
     parse_registered,
     parse_session,
     parse_share,
-    parse_verdict,
     registration_request,
 )
 from steelyard.agent.service import Server
+from steelyard.agent.session import FILE, Session
 from steelyard.agent.tpm import Tpm
 from steelyard.agent.volumes import attached
 from steelyard.evidence.handover import secrets_archive
@@ -60,7 +62,7 @@ from steelyard.evidence.tpm.activation import activation_proof
 from steelyard.evidence.tpm.nonce import NonceWithKeys
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import NodeFailed, ServiceRefused
-from steelyard.model.limits import DELIVERY_BYTES, EVENT_LOG_BYTES, MESSAGE_BYTES
+from steelyard.model.limits import AIRLOCK_IMA_LIST_BYTES, DELIVERY_BYTES, EVENT_LOG_BYTES, MESSAGE_BYTES, Limit
 from steelyard.model.secret import Secret
 
 _API: Final = "/v1/attestation"
@@ -74,12 +76,14 @@ class Machine:
     """What the agent acts on besides services.
 
     event_log  the firmware's, as the kernel gives it.
+    ima_list   the kernel's own, binary.
     work       a directory in memory.
     """
 
     tpm: Tpm
     kexec: Kexec
     event_log: Path
+    ima_list: Path
     work: Path
 
 
@@ -106,7 +110,7 @@ def pass_airlock(parameters: Parameters, machine: Machine, reporter: Reporter) -
         asked = ask_challenge(attestation, parameters.node)
         evidence = collect_evidence(machine, asked, parameters, boot_keys)
     with reporter.step("being judged"):
-        submit_evidence(attestation, asked, evidence)
+        judged = submit_evidence(attestation, asked, evidence)
     with reporter.step("getting the verifier's share"):
         v = fetch_verifier_share(attestation, parameters.node, boot_keys, asked)
     with reporter.step("getting the tenant's share"):
@@ -123,7 +127,8 @@ def pass_airlock(parameters: Parameters, machine: Machine, reporter: Reporter) -
         loaded = Loaded(digests_of(parameters.document, banks), kernel, initramfs, command_line, header)
         measure(machine.tpm, loaded)
     with reporter.step("loading the tenant's system"):
-        append_secrets(machine.work / "initramfs", payload, boot_keys)
+        session = hand_over_session(parameters, machine, attestation, evidence, judged)
+        append_secrets(machine.work / "initramfs", payload, boot_keys, session)
         machine.kexec.load(machine.work / "kernel", machine.work / "initramfs", payload.command_line)
         machine.tpm.close()
     with reporter.step("starting the tenant's system"):
@@ -156,25 +161,24 @@ def collect_evidence(machine: Machine, asked: Asked, parameters: Parameters, boo
     transport, wireguard = raw_public_key(boot_keys.transport), raw_public_key(boot_keys.wireguard)
     bound = NonceWithKeys(asked.nonce, transport, wireguard, parameters.document)
     quoted = machine.tpm.quote(bound.qualifying_data(), asked.selection)
-    log = _read_event_log(machine.event_log)
+    log = _read(machine.event_log, EVENT_LOG_BYTES, "reading the firmware's event log")
     return NodeEvidence(quoted.attest, quoted.signature, quoted.pcrs, log, transport, wireguard, parameters.document)
 
 
-def _read_event_log(path: Path) -> bytes:
-    doing = "reading the firmware's event log"
+def _read(path: Path, limit: Limit, doing: str) -> bytes:
     try:
         with path.open("rb") as file:
-            log = file.read(EVENT_LOG_BYTES.most + 1)
+            data = file.read(limit.most + 1)
     except OSError as error:
         raise NodeFailed(doing, expected=f"{path}", found=str(error)) from error
-    refuse_over(EVENT_LOG_BYTES, len(log), doing)
-    return log
+    refuse_over(limit, len(data), doing)
+    return data
 
 
-def submit_evidence(attestation: Server, asked: Asked, evidence: NodeEvidence) -> str:
-    """Send the evidence; return the verdict of a node that passed. Source: docs/formats.md, Native protocol, 4."""
+def submit_evidence(attestation: Server, asked: Asked, evidence: NodeEvidence) -> Judged:
+    """Send the evidence; return what a node that passed hears. Source: docs/formats.md, Native protocol, 4."""
     path = f"{_API}/challenges/{asked.challenge}/evidence"
-    return parse_verdict(attestation.post(path, evidence_request(evidence), HTTPStatus.OK, MESSAGE_BYTES))
+    return parse_judged(attestation.post(path, evidence_request(evidence), HTTPStatus.OK, MESSAGE_BYTES))
 
 
 def fetch_verifier_share(attestation: Server, node: str, boot_keys: BootKeys, asked: Asked) -> Secret:
@@ -244,12 +248,31 @@ def measure(tpm: Tpm, loaded: Loaded) -> None:
         tpm.extend(HANDOVER_PCR, digests)
 
 
-def append_secrets(initramfs: Path, payload: Payload, boot_keys: BootKeys) -> None:
+def hand_over_session(
+    parameters: Parameters, machine: Machine, attestation: Server, evidence: NodeEvidence, judged: Judged
+) -> Session | None:
+    """Return what the next system reports with, when the verifier wants to hear of it again."""
+    if judged.seconds_to_next is None or attestation.token is None:
+        return None
+    return Session(
+        parameters,
+        attestation.token,
+        machine.tpm.save_signing_key(),
+        evidence.transport_key,
+        evidence.wireguard_key,
+        evidence.event_log,
+        _read(machine.ima_list, AIRLOCK_IMA_LIST_BYTES, "reading the measurement list"),
+    )
+
+
+def append_secrets(initramfs: Path, payload: Payload, boot_keys: BootKeys, session: Session | None) -> None:
     """Give the next system its secrets in memory: a last archive of its initramfs, measured by nobody, seen by it."""
     raw = boot_keys.wireguard.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     files: dict[str, Secret] = {**payload.files, "wireguard.key": Secret(raw)}
     if payload.root_document is not None:
         files["root.json"] = payload.root_document
+    if session is not None:
+        files[FILE] = session.to_bytes()
     archive = secrets_archive(initramfs.stat().st_size, files)
     with initramfs.open("ab") as file:
         file.write(archive)

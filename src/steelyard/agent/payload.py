@@ -35,7 +35,7 @@ _CHAP_USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 _CHAP_SECRET: Final = re.compile(r"[A-Za-z0-9._~+/=-]{12,128}", re.ASCII)
 """What no settings file takes for anything else; 96 bits at least. Source: RFC 7143, section 9.2.1."""
 _SHA256_BYTES: Final = 32
-RESERVED_FILES: Final = frozenset({"root.json", "wireguard.key"})
+RESERVED_FILES: Final = frozenset({"attestation.json", "root.json", "wireguard.key"})
 """What the agent itself puts beside the tenant's files."""
 
 

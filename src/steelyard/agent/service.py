@@ -5,6 +5,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,15 @@ from steelyard.model.secret import Secret
 
 _LONGEST_SILENCE_SECONDS: Final = 30
 _PIECE_BYTES: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Any answer: its status, its body, and what a problem document in it says, for people."""
+
+    status: int
+    body: bytes
+    told: str
 
 
 class Server:
@@ -39,6 +49,13 @@ class Server:
             self._connection = http.client.HTTPConnection(host, parts.port, timeout=_LONGEST_SILENCE_SECONDS)
         self.token: Secret | None = None
         """What proves to it who asks, once it has given it."""
+
+    def ask(self, path: str, body: bytes, limit: Limit) -> Answer:
+        """Return whatever is answered to a POST. Raises ServiceRefused when nothing is; TooLarge."""
+        with self._request("POST", path, body) as answer:
+            content = answer.read(limit.most + 1)
+            refuse_over(limit, len(content), f"asking {self._address}{path}")
+            return Answer(answer.status, content, f"status {answer.status}{_problem(content)}")
 
     def post(self, path: str, body: bytes, expected: int, limit: Limit) -> bytes:
         """Return the answer's body. Raises ServiceRefused when it is not of the status `expected`; TooLarge."""

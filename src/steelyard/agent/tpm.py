@@ -20,16 +20,25 @@ class Quoted:
 
 
 class Tpm(Protocol):
-    """One TPM with the keys that `make_keys` made in it. Each verb raises NodeFailed when the TPM refuses it."""
+    """One TPM with the keys that `make_keys` made in it, or `load_signing_key` brought back.
+
+    Each verb raises NodeFailed when the TPM refuses it.
+    """
 
     def make_keys(self) -> NodeKeys:
         """Make the endorsement key that a certificate is there for, and a fresh restricted signing key."""
+
+    def save_signing_key(self) -> bytes:
+        """Return what brings the signing key back, to this TPM alone and until it is reset."""
+
+    def load_signing_key(self, saved: bytes) -> None:
+        """Bring the signing key back, in place of `make_keys`. Raises MalformedTpmStructure as well."""
 
     def activate(self, credential: bytes) -> Secret:
         """Return what is in a credential, as tpm2_makecredential writes it. Raises MalformedTpmStructure as well."""
 
     def quote(self, qualifying_data: bytes, selection: PcrSelection) -> Quoted:
-        """Return a quote by the signing key."""
+        """Return a quote by the signing key, over the very values that come with it."""
 
     def banks(self) -> frozenset[HashAlgorithm]:
         """Return the PCR banks that are in use."""

@@ -20,6 +20,7 @@ from tpm2_pytss.types import (
     TPM2B_SENSITIVE_CREATE,
     TPML_DIGEST_VALUES,
     TPML_PCR_SELECTION,
+    TPMS_CONTEXT,
     TPMT_SYM_DEF,
 )
 from tpm2_pytss.utils import NoSuchIndex, NVReadEK, create_ek_template
@@ -27,10 +28,11 @@ from tpm2_pytss.utils import NoSuchIndex, NVReadEK, create_ek_template
 from steelyard.agent.protocol import NodeKeys
 from steelyard.agent.tpm import Quoted
 from steelyard.evidence.tpm.activation import parse_credential_file
+from steelyard.evidence.tpm.attest import TpmsQuoteInfo, parse_tpms_attest
 from steelyard.evidence.tpm.selection import marshal_selection
 from steelyard.model.algorithms import HASH_BY_TPM_ID, HashAlgorithm
-from steelyard.model.errors import NodeFailed
-from steelyard.model.pcrs import PcrSelection
+from steelyard.model.errors import MalformedTpmStructure, NodeFailed
+from steelyard.model.pcrs import PcrSelection, PcrValues
 from steelyard.model.secret import Secret
 
 _ENDORSEMENT_KEYS: Final = (("EK-RSA2048", 0x01C00002), ("EK-ECC256", 0x01C0000A), ("EK-HIGH-ECC384", 0x01C00016))
@@ -46,6 +48,9 @@ _SIGNING_KEY: Final = (
     | TPMA_OBJECT.SIGN_ENCRYPT
 )
 _P256_BYTES: Final = 32
+_IMA_PCR: Final = 10
+_MOST_QUOTES: Final = 20
+"""Tries to have one while the kernel goes on measuring; a TPM takes some 0.2 s for each."""
 
 
 @contextmanager
@@ -79,6 +84,23 @@ class TssTpm:
             name = bytes(attestation.get_name())
         return NodeKeys(endorsement.publicArea.marshal(), certificates, attestation.publicArea.marshal(), name)
 
+    def save_signing_key(self) -> bytes:
+        """Save it. See `Tpm.save_signing_key`. Source: TPM 2.0 Library Part 1, section 30 (context management)."""
+        with _refusals("saving the signing key"):
+            return bytes(self._esys.context_save(self._attestation_key).marshal())
+
+    def load_signing_key(self, saved: bytes) -> None:
+        """Load it. See `Tpm.load_signing_key`."""
+        doing = "loading the signing key"
+        try:
+            context, read = TPMS_CONTEXT.unmarshal(saved)
+        except TSS2_Exception as error:
+            raise MalformedTpmStructure(doing, expected="a saved context", found=str(error)) from error
+        if read != len(saved):
+            raise MalformedTpmStructure(doing, expected=f"{read} bytes", found=f"{len(saved)}")
+        with _refusals(doing):
+            self._attestation_key = self._esys.context_load(context)
+
     def activate(self, credential: bytes) -> Secret:
         """Open a credential. See `Tpm.activate`."""
         blob = parse_credential_file(credential)
@@ -95,11 +117,17 @@ class TssTpm:
 
     def quote(self, qualifying_data: bytes, selection: PcrSelection) -> Quoted:
         """Quote. See `Tpm.quote`."""
+        # The one that goes on while the system runs is read last, and anew until the quote is over what was read.
+        indices = sorted(selection.indices, key=lambda index: (index == _IMA_PCR, index))
+        asked = TPML_PCR_SELECTION.unmarshal(marshal_selection(selection))[0]
         with _refusals("quoting"):
-            values = {index: self._read_pcr(selection.bank, index) for index in selection.indices}
-            asked = TPML_PCR_SELECTION.unmarshal(marshal_selection(selection))[0]
-            attest, signature = self._esys.quote(self._attestation_key, asked, qualifying_data)
-        return Quoted(bytes(attest), signature.marshal(), values)
+            values = {index: self._read_pcr(selection.bank, index) for index in indices}
+            for _ in range(_MOST_QUOTES):
+                attest, signature = self._esys.quote(self._attestation_key, asked, qualifying_data)
+                if _is_over(bytes(attest), PcrValues(selection.bank, values)):
+                    return Quoted(bytes(attest), signature.marshal(), values)
+                values = {index: self._read_pcr(selection.bank, index) for index in indices}
+        raise NodeFailed("quoting", expected="PCRs that hold still", found=f"others at each of {_MOST_QUOTES} quotes")
 
     def banks(self) -> frozenset[HashAlgorithm]:
         """Return the banks. See `Tpm.banks`."""
@@ -158,3 +186,10 @@ class TssTpm:
         asked = TPML_PCR_SELECTION.unmarshal(marshal_selection(PcrSelection(bank, frozenset({index}))))[0]
         _, _, values = self._esys.pcr_read(asked)
         return bytes(values[0])
+
+
+def _is_over(attest: bytes, values: PcrValues) -> bool:
+    """Tell whether a quote by a key that signs with SHA-256 is over these values."""
+    attested = parse_tpms_attest(attest).attested
+    digest = HashAlgorithm.SHA256.digest(values.of(values.values))
+    return isinstance(attested, TpmsQuoteInfo) and attested.pcr_digest == digest

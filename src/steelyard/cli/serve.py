@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from steelyard.attestation.service import Attestation
 from steelyard.imaging.service import Imaging
 from steelyard.isolation.service import Isolation
 from steelyard.model.errors import WrongUse
@@ -13,7 +14,11 @@ from steelyard.service.configuration import DIRECTORY
 from steelyard.service.serving import MakesService
 from steelyard.service.serving import serve as serve_services
 
-SERVICES: Final[Mapping[str, MakesService]] = {"isolation": Isolation, "imaging": Imaging}
+SERVICES: Final[Mapping[str, MakesService]] = {
+    "isolation": Isolation,
+    "imaging": Imaging,
+    "attestation": Attestation,
+}
 
 app = typer.Typer(add_completion=False, help="Run services.")
 

@@ -84,6 +84,11 @@ class Fields:
             raise self.wrong(name, "a text that is not empty", value)
         return value
 
+    def words(self, name: str) -> str:
+        """Return a text for people, that may be empty."""
+        value: str = self._take(name, str, "a text")
+        return value
+
     def choice(self, name: str, legal: Mapping[str, Any]) -> Any:
         """Return what `legal` has for the text given."""
         value = self.text(name)

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """A log or value that the policy needs and that did not come."""
     REBOOTED = "rebooted"
     """The TPM was reset since the last accepted evidence, and nobody expected it."""
+    WRONG_PARAMETERS = "wrong-parameters"
+    """The machine was given other parameters than it should have been: it may talk to somebody else's services."""
     IMA_VIOLATION = "ima-violation"
     """The kernel could not measure a file reliably: it was open for writing while it was read."""
     IMA_BOOT_AGGREGATE = "ima-boot-aggregate"

@@ -197,6 +197,14 @@ class EvidenceRejected(SteelyardError):
     remedy = "Treat the machine as untrusted until the cause is known."
 
 
+class NotPassed(EvidenceRejected):
+    """A node's evidence was judged, and is not good enough."""
+
+    code = "not-passed"
+    http_status = 422
+    remedy = "Read the reasons; the node's owner sees them with what was expected. Only its owner can let it try again."
+
+
 class KeyRejected(EvidenceRejected):
     """A key whose kind, size or attributes do not carry the trust it is meant for."""
 

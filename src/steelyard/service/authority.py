@@ -42,6 +42,8 @@ class Right(Enum):
     """Read and write serial lines."""
     IMAGES = "images"
     """Images and volumes, and what nodes boot."""
+    ATTEST = "attest"
+    """Which nodes are weighed, by what, and what they are given once they pass."""
     MEMBERS = "members"
     """Who is in a project, and tokens."""
     RACK = "rack"

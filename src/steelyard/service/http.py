@@ -65,6 +65,8 @@ class Who(Enum):
     OFFICE = "office"
     """Providers and auditors."""
     PROVIDER = "provider"
+    NODE = "node"
+    """A machine, by the token of its own session, for what is its own. No token of an account is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def may(who: Who, right: Right | None = None) -> dict[str, Any]:
     if who is Who.ANYONE:
         return {"x-steelyard-who": who.value, "security": []}
     rule = {"x-steelyard-who": who.value, "x-steelyard-right": None if right is None else right.value}
-    return {**rule, "security": [{"token": []}]}
+    return {**rule, "security": [{"node" if who is Who.NODE else "token": []}]}
 
 
 def rule_of(route: APIRoute) -> Rule:
@@ -149,6 +151,13 @@ class GuardedRoute(APIRoute):
         self._most_bytes = REQUEST_BYTES.most if max_body_size is None else max_body_size
         super().__init__(path, endpoint, **more)
 
+    async def admit(self, request: Request, rule: Rule) -> None:
+        """Let pass who may ask, before the body is read. Raises NotSignedIn, TooMany, NotAllowed, Unavailable."""
+        if rule.who is not Who.ANYONE:
+            session = await run_in_threadpool(front_of(request).admit, request, rule)
+            request.state.session = session
+            structlog.contextvars.bind_contextvars(caller=session.name)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers."""
         handle = super().get_route_handler()
@@ -158,11 +167,7 @@ class GuardedRoute(APIRoute):
         parameters = frozenset(field.alias for field in get_flat_params(self.dependant))
 
         async def guarded(request: Request) -> Response:
-            if rule.who is not Who.ANYONE:
-                front = front_of(request)
-                session = await run_in_threadpool(front.admit, request, rule)
-                request.state.session = session
-                structlog.contextvars.bind_contextvars(caller=session.name)
+            await self.admit(request, rule)
             _check_query(request, parameters)
             body = await _read_body(request, self._most_bytes)
             if not takes_bytes:
@@ -280,9 +285,17 @@ HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
 
 
 def problem(
-    error: SteelyardError, request: Request, *, status: int | None = None, headers: Mapping[str, str] | None = None
+    error: SteelyardError,
+    request: Request,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
-    """Return an error as an answer; `status` and `headers` where they are other than those of its kind."""
+    """Return an error as an answer; `status` and `headers` where they are other than those of its kind.
+
+    more  members of the problem beside the usual. Source: RFC 9457, section 3.2.
+    """
     status = error.http_status if status is None else status
     headers = HEADERS_OF_STATUS.get(status) if headers is None else headers
     said = Problem(
@@ -297,7 +310,8 @@ def problem(
         remedy=error.remedy,
         request=request.state.request,
     )
-    return JSONResponse(said.model_dump(), status, headers, media_type="application/problem+json")
+    content = {**said.model_dump(), **(more or {})}
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
 async def _tell(request: Request, error: Exception) -> Response:
@@ -472,7 +486,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, with problems as what every route may answer."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     parts = document.setdefault("components", {})
-    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    parts["securitySchemes"] = {name: {"type": "http", "scheme": "bearer"} for name in ("token", "node")}
     parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     for unused in ("HTTPValidationError", "ValidationError"):
         parts["schemas"].pop(unused, None)

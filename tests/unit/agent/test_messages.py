@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -10,18 +11,22 @@ import pytest
 from steelyard.agent.parameters import OnFailure, is_address, parse_parameters
 from steelyard.agent.payload import IscsiVolume, LuksHeader, NbdVolume, parse_payload
 from steelyard.agent.protocol import (
+    Judged,
     NodeEvidence,
     NodeKeys,
+    RuntimeEvidence,
     activation_request,
     challenge_request,
     evidence_request,
     parse_challenge,
     parse_delivery,
+    parse_judged,
     parse_registered,
     parse_session,
     parse_share,
-    parse_verdict,
     registration_request,
+    runtime_challenge_request,
+    runtime_evidence_request,
     step_report,
 )
 from steelyard.model.algorithms import HashAlgorithm
@@ -242,6 +247,12 @@ def test_what_the_node_sends_is_what_the_format_says() -> None:
         "wireguard_key": "dw==",
         "parameters": "cA==",
     }
+    assert json.loads(runtime_challenge_request(7)) == {"purpose": "runtime", "have": {"ima_entries": 7}}
+    later = RuntimeEvidence(b"q", b"s", {10: b"\x10"}, None, 3, b"entries")
+    increment = {"quote": "cQ==", "signature": "cw==", "pcrs": {"10": "10"}}
+    increment |= {"ima_list": {"first": 3, "data": "ZW50cmllcw=="}}
+    assert json.loads(runtime_evidence_request(later)) == increment
+    assert json.loads(runtime_evidence_request(replace(later, event_log=b"log"))) == increment | {"event_log": "bG9n"}
     assert json.loads(step_report("quoting", "done", "")) == {"step": "quoting", "outcome": "done", "detail": ""}
 
 
@@ -252,7 +263,10 @@ def test_what_the_node_hears_is_read() -> None:
     asked = parse_challenge(encoded(CHALLENGE))
     assert (asked.challenge, asked.nonce) == ("c1", bytes(32))
     assert asked.selection == PcrSelection(HashAlgorithm.SHA256, frozenset({0, 4}))
-    assert parse_verdict(encoded({"verdict": "token"})) == "token"
+    assert parse_judged(encoded({"verdict": "token"})) == Judged("token", None, None)
+    assert parse_judged(encoded({"verdict": "token", "next_in": None, "next": None})) == Judged("token", None, None)
+    told = {"verdict": "token", "next_in": 60, "next": CHALLENGE | {"from_entry": 7}}
+    assert parse_judged(encoded(told)) == Judged("token", 60, replace(asked, from_entry=7))
     assert parse_share(encoded({"share": "Yg=="})) == b"b"
     delivery = parse_delivery(encoded({"share": "Yg==", "tag": "Yw==", "payload": "ZA=="}))
     assert (delivery.share, delivery.tag, delivery.payload) == (b"b", b"c", b"d")
@@ -276,11 +290,21 @@ CHALLENGE: Final[dict[str, Any]] = {
         {"pcrs": [24]},
         {"challenge": "../steps"},
         {"expires": "tomorrow"},
+        {"from_entry": -1},
+        {"from_entry": 2**40},
     ],
 )
 def test_a_challenge_that_asks_for_less_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises((MalformedMessage, WrongUse)):
         parse_challenge(encoded(CHALLENGE | changed))
+    with pytest.raises((MalformedMessage, WrongUse)):
+        parse_judged(encoded({"verdict": "token", "next_in": 60, "next": CHALLENGE | changed}))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 10**6, "60", True, 0.5])
+def test_a_time_to_the_next_report_that_makes_no_sense_is_refused(seconds: object) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_judged(encoded({"verdict": "token", "next_in": seconds}))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +313,7 @@ def test_a_challenge_that_asks_for_less_is_refused(changed: dict[str, Any]) -> N
         (parse_registered, {"registration": "r1", "credential": "Yg==", "expires": EXPIRES}),
         (parse_session, {"token": "abc", "expires": EXPIRES}),
         (parse_challenge, CHALLENGE),
-        (parse_verdict, {"verdict": "token"}),
+        (parse_judged, {"verdict": "token"}),
         (parse_share, {"share": "Yg=="}),
         (parse_delivery, {"share": "Yg==", "tag": "Yw==", "payload": "ZA=="}),
     ],
@@ -307,4 +331,4 @@ def test_a_token_that_would_break_the_header_is_refused() -> None:
 
 def test_an_answer_of_any_size_is_not_read() -> None:
     with pytest.raises(TooLarge):
-        parse_verdict(b" " * (MESSAGE_BYTES.most + 1))
+        parse_judged(b" " * (MESSAGE_BYTES.most + 1))

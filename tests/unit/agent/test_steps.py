@@ -10,7 +10,7 @@ from steelyard.agent.console import Reporter
 from steelyard.agent.payload import LuksHeader
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import NodeFailed, TooLarge
-from steelyard.model.limits import EVENT_LOG_BYTES
+from steelyard.model.limits import AIRLOCK_IMA_LIST_BYTES, EVENT_LOG_BYTES, Limit
 
 BANKS: Final = frozenset({HashAlgorithm.SHA256, HashAlgorithm.SHA384})
 HEADER: Final = b"LUKS\xba\xbe" + bytes(1000)
@@ -35,17 +35,18 @@ def test_another_header_is_refused(volume: Path, size: int) -> None:
         airlock._check_header(volume, LuksHeader(size, HashAlgorithm.SHA256.digest(HEADER)), BANKS)
 
 
-def test_an_event_log_of_any_size_is_not_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [EVENT_LOG_BYTES, AIRLOCK_IMA_LIST_BYTES])
+def test_a_log_or_list_of_any_size_is_not_sent(tmp_path: Path, limit: Limit) -> None:
     log = tmp_path / "log"
     with log.open("wb") as file:
-        file.truncate(EVENT_LOG_BYTES.most + 1)
+        file.truncate(limit.most + 1)
     with pytest.raises(TooLarge):
-        airlock._read_event_log(log)
+        airlock._read(log, limit, "reading a log")
 
 
-def test_a_machine_without_an_event_log_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NodeFailed, match="event log"):
-        airlock._read_event_log(tmp_path / "none")
+def test_a_machine_without_a_log_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NodeFailed, match="reading a log"):
+        airlock._read(tmp_path / "none", EVENT_LOG_BYTES, "reading a log")
 
 
 def test_a_step_that_a_bug_ends_is_told_as_failed_without_what_the_bug_had_in_hand(

@@ -179,6 +179,34 @@ def read_records(data: bytes, first: int) -> Iterator[Record]:
             )
 
 
+def cut_binary(data: bytes, first: int, start: int, end: int) -> bytes:
+    """Return the bytes of the entries from number `start` + 1 to number `end` of a binary list.
+
+    data   whose first entry has the number `first` + 1; `first` is at most `start`.
+
+    Raises MalformedImaList for entries that are not there.
+    """
+    if start == end:
+        return b""
+    width, _ = _binary(data, first)
+    position, begin = 0, 0
+    for number in range(first, end):
+        if number == start:
+            begin = position
+        try:
+            (name_size,) = _size_at(data, position + 4 + width)
+            name = position + 8 + width
+            position = name + name_size
+            if data[name:position] == IMA:
+                position += IMA_DIGEST_BYTES
+            position += 4 + _size_at(data, position)[0]
+        except struct.error:
+            position = len(data) + 1
+        if position > len(data):
+            raise _wrong(number + 1, "a whole entry", b"the end of the list")
+    return data[begin:position]
+
+
 def _wrong(number: int, expected: str, found: bytes) -> MalformedImaList:
     return MalformedImaList(f"reading IMA entry {number}", expected=expected, found=found[:200].decode("latin-1"))
 

@@ -1,15 +1,28 @@
 """Keys with their private part, which sign and open what no real TPM would."""
 
+import hmac
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
+from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
+from steelyard.evidence.tpm.activation import CredentialBlob
 from steelyard.evidence.tpm.identifiers import CURVE_BY_TPM_ID, TpmAlg, TpmaObject
-from steelyard.evidence.tpm.keys import AssertedByOperator, AttestationKey, BoundKey, check_attestation_key
+from steelyard.evidence.tpm.keys import (
+    AssertedByOperator,
+    AttestationKey,
+    BoundKey,
+    EndorsementKey,
+    check_attestation_key,
+)
 from steelyard.evidence.tpm.public import EccParameters, RsaParameters, Scheme, SymmetricDefinition, TpmtPublic
 from steelyard.evidence.tpm.quote import SignedQuote
 from steelyard.evidence.tpm.signature import EcdsaSignature, RsaSignature
@@ -126,3 +139,37 @@ def rsassa(number: int = 0) -> Signer:
 
 def ecdsa(number: int = 0) -> Signer:
     return Signer(ecc_key(number=number), TpmAlg.ECDSA)
+
+
+def open_credential(private: PrivateKey, key: EndorsementKey, name: bytes, credential: CredentialBlob) -> bytes:
+    """Open a credential as a TPM does, built from other parts than the code under test."""
+    algorithm = _HASHES[key.public.name_algorithm]
+    encrypted_secret = credential.encrypted_secret
+    if isinstance(private, rsa.RSAPrivateKey):
+        oaep = padding.OAEP(padding.MGF1(algorithm), algorithm, b"IDENTITY\x00")
+        seed = private.decrypt(encrypted_secret, oaep)
+    else:
+        size = (private.key_size + 7) // 8
+        assert len(encrypted_secret) == 2 * (2 + size)
+        theirs_x, theirs_y = encrypted_secret[2 : 2 + size], encrypted_secret[4 + size :]
+        theirs = ec.EllipticCurvePublicNumbers(
+            int.from_bytes(theirs_x), int.from_bytes(theirs_y), private.curve
+        ).public_key()
+        own_x = private.public_key().public_numbers().x.to_bytes(size)
+        seed = ConcatKDFHash(algorithm, algorithm.digest_size, b"IDENTITY\x00" + theirs_x + own_x).derive(
+            private.exchange(ec.ECDH(), theirs)
+        )
+    integrity_key = kbkdf(key.public.name_algorithm, b"INTEGRITY", b"", algorithm.digest_size).derive(seed)
+    expected = hmac.digest(integrity_key, credential.encrypted_identity + name, algorithm.name)
+    assert credential.integrity_hmac == expected
+    storage_key = kbkdf(key.public.name_algorithm, b"STORAGE", name, key.symmetric_key_bits // 8).derive(seed)
+    decryptor = Cipher(AES(storage_key), CFB(bytes(16))).decryptor()
+    identity = decryptor.update(credential.encrypted_identity) + decryptor.finalize()
+    assert int.from_bytes(identity[:2]) == len(identity) - 2
+    return identity[2:]
+
+
+def kbkdf(algorithm: HashAlgorithm, label: bytes, context: bytes, size: int) -> KBKDFHMAC:
+    return KBKDFHMAC(
+        _HASHES[algorithm], Mode.CounterMode, size, 4, 4, CounterLocation.BeforeFixed, label, context, None
+    )

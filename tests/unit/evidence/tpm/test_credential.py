@@ -1,18 +1,13 @@
 """Credential activation: what we seal, real TPMs open; and what does not prove an activation is refused (attack 3)."""
 
-import hmac
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
-from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
-from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +38,8 @@ from tests.unit.evidence.tpm.keypairs import (
     ecc_key,
     ecdsa,
     endorsement_area,
+    kbkdf,
+    open_credential,
     rsa_key,
 )
 from tests.vectors_dir import shared_vectors
@@ -129,40 +126,6 @@ def test_a_real_tpm_agrees_on_numbers_that_begin_with_zeros(
 # -- and we agree with the tools on what is sealed ---------------------------------------------------------------------
 
 
-def opened(private: PrivateKey, key: EndorsementKey, name: bytes, credential: CredentialBlob) -> bytes:
-    """Open a credential as a TPM does, built from other parts than the code under test."""
-    algorithm = _HASHES[key.public.name_algorithm]
-    encrypted_secret = credential.encrypted_secret
-    if isinstance(private, rsa.RSAPrivateKey):
-        oaep = padding.OAEP(padding.MGF1(algorithm), algorithm, b"IDENTITY\x00")
-        seed = private.decrypt(encrypted_secret, oaep)
-    else:
-        size = (private.key_size + 7) // 8
-        assert len(encrypted_secret) == 2 * (2 + size)
-        theirs_x, theirs_y = encrypted_secret[2 : 2 + size], encrypted_secret[4 + size :]
-        theirs = ec.EllipticCurvePublicNumbers(
-            int.from_bytes(theirs_x), int.from_bytes(theirs_y), private.curve
-        ).public_key()
-        own_x = private.public_key().public_numbers().x.to_bytes(size)
-        seed = ConcatKDFHash(algorithm, algorithm.digest_size, b"IDENTITY\x00" + theirs_x + own_x).derive(
-            private.exchange(ec.ECDH(), theirs)
-        )
-    integrity_key = kbkdf(key.public.name_algorithm, b"INTEGRITY", b"", algorithm.digest_size).derive(seed)
-    expected = hmac.digest(integrity_key, credential.encrypted_identity + name, algorithm.name)
-    assert credential.integrity_hmac == expected
-    storage_key = kbkdf(key.public.name_algorithm, b"STORAGE", name, key.symmetric_key_bits // 8).derive(seed)
-    decryptor = Cipher(AES(storage_key), CFB(bytes(16))).decryptor()
-    identity = decryptor.update(credential.encrypted_identity) + decryptor.finalize()
-    assert int.from_bytes(identity[:2]) == len(identity) - 2
-    return identity[2:]
-
-
-def kbkdf(algorithm: HashAlgorithm, label: bytes, context: bytes, size: int) -> KBKDFHMAC:
-    return KBKDFHMAC(
-        _HASHES[algorithm], Mode.CounterMode, size, 4, 4, CounterLocation.BeforeFixed, label, context, None
-    )
-
-
 KEYS: Final[list[tuple[PrivateKey, int, HashAlgorithm]]] = [
     (rsa_key(), 128, SHA256),
     (rsa_key(2048), 256, SHA384),
@@ -183,7 +146,7 @@ def test_a_second_construction_opens_our_credential_for_every_kind_of_key(
     key = check_endorsement_key(endorsement_area(private, key_bits, algorithm))
     name = ecdsa().key().name
     credential = make_credential(key, name, SECRET, entropy_for(key))
-    assert opened(private, key, name, credential) == SECRET.reveal()
+    assert open_credential(private, key, name, credential) == SECRET.reveal()
     assert SECRET.reveal() not in credential.to_bytes()
 
 
@@ -197,7 +160,7 @@ def test_the_tools_credential_is_read_and_opened_by_the_same_construction(
     written = tpm.make_credential(len(area.to_bytes()).to_bytes(2) + area.to_bytes(), name, SECRET.reveal())
     credential = parse_credential_file(written)
     assert credential.to_bytes() == written
-    assert opened(private, key, name, credential) == SECRET.reveal()
+    assert open_credential(private, key, name, credential) == SECRET.reveal()
 
 
 def test_the_recorded_credential_is_read() -> None:

@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from steelyard.service.database import Database
+from tests.attestation_site import Site, site_on
+
+
+@pytest.fixture
+def site(sqlite_database: Database) -> Iterator[Site]:
+    with site_on(sqlite_database) as made:
+        yield made
