@@ -1,7 +1,7 @@
 """Mirrors a project's published references into a directory, by The Update Framework.
 
-Who mirrors trusts the root metadata that it was given once, and neither the network nor the service: an older state, one
-that is shown for too long, parts of two states, and a file that is another one are refused, and what was there before
+Who mirrors trusts the root metadata that it was given once, and neither the network nor the service: an older state,
+one that is shown for too long, parts of two states, and a file that is another one are refused, and what was there before
 stays. What is in the directory is still only what somebody published: the references' own signatures are checked by
 whoever uses them.
 """
@@ -54,7 +54,8 @@ def mirror_references(fetch: Fetch, directory: Path, root: bytes | None) -> Mirr
 
     root  metadata to begin with, from somebody who is trusted; None: that which was trusted here before.
 
-    Raises ReferenceRejected, and leaves what is there, when what is published cannot be believed; Unavailable, WrongUse.
+    Raises ReferenceRejected, and leaves what is there, when what is published cannot be believed; Unavailable,
+    WrongUse.
     """
     metadata, references = directory / "metadata", directory / "references"
     incoming = directory / "incoming"
