@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from steelyard.attestation.migrations import ATTESTATION
+from steelyard.enclave.migrations import ENCLAVE
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
@@ -34,7 +35,7 @@ START_SECONDS: Final = 30
 
 def make_tables(database: Database) -> None:
     """Bring an empty database to what the services expect."""
-    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION)
+    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION, ENCLAVE)
 
 
 class Cluster:
