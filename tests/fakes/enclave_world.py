@@ -82,7 +82,7 @@ class Node:
     good: bool = True
     dead: bool = False
     allocation: str | None = None
-    holds: bool = False
+    holds: set[str] = field(default_factory=set)
     power: str = "off"
     from_network: bool = False
     networks: set[str] = field(default_factory=set)
@@ -142,7 +142,7 @@ class World:
     def look(self) -> None:
         """Raise AssertionError if something is so that must never be."""
         for node in self.nodes.values():
-            if ENCLAVE in node.networks and AIRLOCK in node.networks | {AIRLOCK} and self.demands:
+            if ENCLAVE in node.networks and self.demands:
                 assert node.boot is not None, f"{node.name} is on the enclave's network and runs nothing"
                 assert node.boot.passed, f"{node.name} is on the enclave's network, unweighed"
                 assert node.good, f"{node.name} is on the enclave's network, and is not what it should be"
@@ -289,21 +289,24 @@ class SimMachines:
         self._world.called("ask-allocation")
         return next((n.name for n in self._world.nodes.values() if n.allocation == allocation), None)
 
-    def look(self, project: str, node: str) -> Tenure:
+    def look(self, project: str, allocation: str, node: str) -> Tenure:
         self._world.called("look")
         found = self._node(node)
+        if found.allocation != allocation:
+            return Tenure(False, False, False, False, "it is not ours")
         dark = found.leaving and found.power == "off" and not found.networks and not found.coming
-        return Tenure(found.allocation is not None, found.cut, found.leaving, dark, "switches it off")
+        return Tenure(True, found.cut, found.leaving, dark, "switches it off")
 
-    def hold(self, node: str, why: str) -> None:
+    def hold(self, node: str, name: str, why: str) -> None:
         self._world.called("hold")
-        self._node(node).holds = True
+        _must_be_held(self._node(node))
+        self._node(node).holds.add(name)
         self._world.called("held")
 
-    def lift(self, node: str) -> None:
+    def lift(self, node: str, name: str) -> None:
         self._world.called("lift")
         found = self._node(node)
-        found.holds = False
+        found.holds.discard(name)
         self._world._isolation(found)
         self._world.called("lifted")
 
@@ -384,6 +387,11 @@ class SimMachines:
         self._world.called("releasing")
 
 
+def _must_be_held(node: Node) -> None:
+    if node.allocation is None:
+        raise WrongState("acting on a node", expected="one that is somebody's", found="a free one")
+
+
 def _must_be_ours(node: Node) -> None:
     if node.allocation is None or node.leaving:
         raise WrongState("acting on a node", expected="one that is allocated", found="another")
@@ -443,9 +451,12 @@ class SimDisks:
         self._world.called("access")
         return Secret(json.dumps({"protocol": "nbd", "address": "10.9.0.1"}).encode())
 
-    def end_boot(self, project: str, node: str, asked: str | None) -> Progress:
+    def end_boot(self, project: str, node: str, marks: Collection[str], asked: str | None) -> Progress:
         self._world.called("end-boot")
-        self._world.nodes[node].served = None
+        served = self._world.nodes[node].served
+        said = "" if served is None else served.volume if isinstance(served, OpenBoot) else served.parameters
+        if any(mark in said for mark in marks):
+            self._world.nodes[node].served = None
         self._world.called("ended-boot")
         return Done()
 
@@ -484,9 +495,11 @@ class SimScales:
         why = "PCR 0: firmware is another" if found.standing is Standing.FAILED else "so far"
         return Weighed(found.standing, why, found.step, found.reports, found.verdict)
 
-    def forget(self, node: str) -> None:
+    def forget(self, node: str, parameters_sha256: str) -> None:
         self._world.called("forget")
         found = self._world.nodes[node]
+        if found.terms is None or found.terms.parameters_sha256 != parameters_sha256:
+            return
         found.terms, found.share, found.standing, found.verdict = None, None, Standing.ABSENT, None
         found.step, found.reports = None, False
         self._world.called("forgotten")

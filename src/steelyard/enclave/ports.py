@@ -83,14 +83,14 @@ class Machines(Protocol):
     def taken(self, project: str, allocation: str) -> str | None:
         """Return the machine that an allocation has; None: none."""
 
-    def look(self, project: str, node: str) -> Tenure:
-        """Return how a machine is; of one that is nobody's of ours, that it is not ours."""
+    def look(self, project: str, allocation: str, node: str) -> Tenure:
+        """Return how a machine is; of one that this allocation has not, or not any more, that it is not ours."""
 
-    def hold(self, node: str, why: str) -> None:
+    def hold(self, node: str, name: str, why: str) -> None:
         """Keep a machine from being anybody else's until `lift`, whatever is released."""
 
-    def lift(self, node: str) -> None:
-        """End that."""
+    def lift(self, node: str, name: str) -> None:
+        """End that; where there is nothing of this name, nothing."""
 
     def power(self, node: str, wanted: Power, asked: str | None) -> Progress:
         """Have a machine on or off; done when its power was read."""
@@ -117,7 +117,7 @@ class Machines(Protocol):
         """Cut a machine off ahead of everything else; done when the switch was read."""
 
     def release(self, node: str, why: str) -> None:
-        """Begin to give a machine back. Of one that is not ours (any more), nothing."""
+        """Begin to give a machine back."""
 
 
 class Disks(Protocol):
@@ -144,8 +144,11 @@ class Disks(Protocol):
     def access(self, project: str, volume: str) -> Secret:
         """Return what opens an open volume: root.json of docs/formats.md."""
 
-    def end_boot(self, project: str, node: str, asked: str | None) -> Progress:
-        """Have a machine boot nothing; done when nothing is served to it any more."""
+    def end_boot(self, project: str, node: str, marks: Collection[str], asked: str | None) -> Progress:
+        """Have a machine boot nothing; done when nothing is served to it any more.
+
+        marks  what tells our boot: the name of its volume, or what stands in its parameters. Another's is left alone.
+        """
 
     def end_volume(self, project: str, volume: str, *, keep: bool, asked: str | None) -> Progress:
         """Have a volume closed, and gone unless it is to be kept."""
@@ -242,8 +245,8 @@ class Scales(Protocol):
     def weigh(self, project: str, node: str) -> Weighed:
         """Return how a machine stands."""
 
-    def forget(self, node: str) -> None:
-        """Have a machine attested no more."""
+    def forget(self, node: str, parameters_sha256: str) -> None:
+        """Have a machine attested no more, if it is on terms with these parameters; on others it is another's."""
 
 
 @dataclass(frozen=True, slots=True)

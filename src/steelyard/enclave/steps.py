@@ -26,6 +26,7 @@ from steelyard.enclave.ports import (
     ScalesAt,
     Services,
     Standing,
+    Tenure,
     Weighed,
 )
 from steelyard.model.errors import (
@@ -163,8 +164,13 @@ def _take(work: Work) -> Result:
 
 
 def _hold(work: Work) -> Result:
-    work.services.machines.hold(work.node, f"enclave {work.enclave} has its disk and boot")
+    _place_hold(work, work.node)
     return Next()
+
+
+def _place_hold(work: Work, node: str) -> None:
+    # Of a name of its own: who lets it go twice lets nothing of another go.
+    work.services.machines.hold(node, work.place.volume, f"enclave {work.enclave} has its disk and boot")
 
 
 def _off(work: Work) -> Result:
@@ -399,11 +405,6 @@ def _on_and_started(work: Work) -> Result:
 
 
 def _watch(work: Work) -> Result:
-    tenure = work.services.machines.look(work.place.project, work.node)
-    if not tenure.ours or tenure.leaving:
-        return Move(Event.RELEASE, "isolation does not have it as ours any more", failed=True)
-    if tenure.cut:
-        return Move(Event.FALL, "it was cut off by somebody", failed=True)
     if work.place.spec.weighing is not None and work.weighing.runtime_policy is not None:
         fallen = _still(work)
         if fallen is not None:
@@ -419,9 +420,6 @@ WATCH_SECONDS: Final = 2.0
 
 
 def _cut(work: Work) -> Result:
-    tenure = work.services.machines.look(work.place.project, work.node)
-    if not tenure.ours or tenure.leaving:
-        return Move(Event.RELEASE, "isolation does not have it as ours any more", failed=True)
     return _after(work.services.machines.cut(work.node, work.place.why[:200]))
 
 
@@ -430,7 +428,9 @@ def _dark(work: Work) -> Result:
 
 
 def _end_boot(work: Work) -> Result:
-    return _after(work.services.disks.end_boot(work.place.project, work.node, work.place.facts.asked))
+    place = work.place
+    marks = [place.volume, *([] if place.facts.delivery is None else [place.facts.delivery])]
+    return _after(work.services.disks.end_boot(place.project, work.node, marks, place.facts.asked))
 
 
 def _close_volume(work: Work) -> Result:
@@ -459,13 +459,20 @@ def _release(work: Work) -> Result:
         node = machines.taken(place.project, place.id)
         if node is None:
             return Move(Event.CONFIRM, place.why, receipt={"node": None, "confirmed": "no machine was taken"})
-    if machines.look(place.project, node).ours:
+    tenure = machines.look(place.project, place.id, node)
+    if tenure.ours and not tenure.leaving:
+        # Before it is released, or it might be another place's while things of this one are still with it.
+        _place_hold(work, node)
         machines.release(node, place.why[:200])
     return Next(node=node)
 
 
+def _tenure(work: Work) -> Tenure:
+    return work.services.machines.look(work.place.project, work.place.id, work.node)
+
+
 def _gone_dark(work: Work) -> Result:
-    tenure = work.services.machines.look(work.place.project, work.node)
+    tenure = _tenure(work)
     if tenure.ours and not tenure.leaving:
         work.services.machines.release(work.node, work.place.why[:200])
         return Wait("it is given back")
@@ -480,18 +487,20 @@ def _end_volume(work: Work) -> Result:
 
 def _forget(work: Work) -> Result:
     if work.place.spec.weighing is not None and work.weighing.service in work.services.scales:
-        work.scales.scales.forget(work.node)
+        facts = work.place.facts
+        if facts.delivery is not None:
+            work.scales.scales.forget(work.node, hashlib.sha256(parameters(work).encode()).hexdigest())
     return Next()
 
 
 def _lift(work: Work) -> Result:
-    work.services.machines.lift(work.node)
+    work.services.machines.lift(work.node, work.place.volume)
     return Next()
 
 
 def _confirm(work: Work) -> Result:
     place, spec = work.place, work.place.spec
-    tenure = work.services.machines.look(place.project, work.node)
+    tenure = _tenure(work)
     if tenure.ours:
         return Wait(f"isolation: {tenure.words}")
     kept = spec.after_use is AfterUse.KEEP
@@ -622,7 +631,7 @@ def take_step(work: Work) -> Result:
     steps, _event = steps_of(place.state, weighs=place.spec.trust.weighs)
     step = steps[min(place.step, len(steps) - 1)]
     try:
-        return step.take(work)
+        return _lost(work) or step.take(work)
     except (NotAdmitted, PayloadRejected) as error:
         if place.state in (State.AIRLOCK, State.WEIGHED):
             return Move(Event.REJECT, str(error), failed=True)
@@ -635,6 +644,21 @@ def take_step(work: Work) -> Result:
         return _failed(place, step, error)
     except SteelyardError as error:
         return _failed(place, step, error)
+
+
+def _lost(work: Work) -> Move | None:
+    """Return what becomes of a machine that somebody else has taken from us or cut off; None: nobody has."""
+    place = work.place
+    if place.node is None or place.state is State.RELEASING:
+        return None
+    tenure = _tenure(work)
+    if not tenure.ours or tenure.leaving:
+        return Move(Event.RELEASE, "isolation does not have it as ours any more", failed=True)
+    if tenure.cut and place.state in (State.WEIGHED, State.ADMITTED, State.RUNNING):
+        return Move(Event.FALL, "it was cut off by somebody", failed=True)
+    if tenure.cut and place.state not in (State.QUARANTINED, State.HELD):
+        return Move(Event.RELEASE, "it was cut off by somebody", failed=True)
+    return None
 
 
 def _failed(place: Place, step: Step, error: SteelyardError) -> Result:
