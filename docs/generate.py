@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from steelyard.attestation import life as attestation
 from steelyard.cli.main import PARTS, load
 from steelyard.isolation.life import TRANSITIONS, NodeEvent, NodeState
 from steelyard.model import errors, limits
@@ -77,21 +80,25 @@ def _commands(path: str, commands: Mapping[str, object]) -> Iterator[tuple[str, 
 
 
 def states_page() -> str:
-    lines = [
-        "# The life of a node, as isolation sees it",
-        "",
-        "What is not drawn is refused, and changes nothing.",
-        "",
-        "```mermaid",
-        "stateDiagram-v2",
-        f"    [*] --> {NodeState.MAINTENANCE.value}",
-    ]
-    lines += [f"    {before.value} --> {then.value}: {event.value}" for (before, event), then in TRANSITIONS.items()]
-    lines += ["```", "", "| state | means |", "| --- | --- |"]
-    lines += [f"| {state.value} | {state.meaning} |" for state in NodeState]
-    lines += ["", "| event | is |", "| --- | --- |"]
-    lines += [f"| {event.value} | {event.meaning} |" for event in NodeEvent]
+    lines = ["# The lives of a node", "", "What is not drawn is refused, and changes nothing.", ""]
+    lines += _life("As isolation sees it", NodeState.MAINTENANCE, TRANSITIONS, NodeState, NodeEvent)
+    lines += ["", *_life("As attestation sees it", attestation.State.UNKNOWN, attestation.TRANSITIONS, *_ATTESTATION)]
     return "\n".join(lines) + "\n"
+
+
+_ATTESTATION = (attestation.State, attestation.Event)
+
+
+def _life(
+    title: str, first: Enum, transitions: Mapping[Any, Enum], states: type[Enum], events: type[Enum]
+) -> Iterator[str]:
+    yield from (f"## {title}", "", "```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}")
+    for (before, event), then in transitions.items():
+        yield f"    {before.value} --> {then.value}: {event.value}"
+    yield "```"
+    for kind, meant, words in (("state", "means", states), ("event", "is", events)):
+        yield from ("", f"| {kind} | {meant} |", "| --- | --- |")
+        yield from (f"| {word.value} | {vars(word)['meaning']} |" for word in words)
 
 
 PAGES = {"states.md": states_page, "errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}

@@ -1,22 +1,33 @@
-"""A service with the APIs of isolation and imaging, in this process or listening on a port, and callers of every kind.
+"""A service with the APIs of all services, in this process or listening on a port, and callers of every kind.
 
 No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Final
 
 import uvicorn
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from steelyard.attestation import api as attestation
+from steelyard.attestation.api import Means as AttestationMeans
+from steelyard.attestation.references import api as references
+from steelyard.attestation.references.policies import StoredPolicies
+from steelyard.attestation.service import AttestationSettings, make_means
+from steelyard.attestation.throttle import Buckets, Rate
+from steelyard.attestation.verdicts import Signer
 from steelyard.client.connection import Client, Service
 from steelyard.imaging import api as imaging
+from steelyard.imaging.ports import ImageFile, Occupancy
 from steelyard.isolation.api import Means, isolation_router
 from steelyard.isolation.ports import Drivers
 from steelyard.model.secret import Secret
@@ -27,12 +38,17 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
+from steelyard.service.webhooks import WebhookSettings
+from steelyard.service.webhooks_api import webhooks_router
 from tests.fakes.storage import FakeStorage
+from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
 
 START_SECONDS: Final = 20
+HOOKS: Final = WebhookSettings(allow=("127.0.0.0/8",), seconds=5)
+"""Receivers of tests are on this computer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,7 @@ class Api:
     rack: Rack
     imaging: imaging_rig.World
     storage: FakeStorage
+    attestation: AttestationMeans
     front: Front
     app: ASGIApp
     tokens: Mapping[str, str]
@@ -60,12 +77,77 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     rack = make_rack(database)
     front = Front(database, Gate(database, None), CollectorRegistry(), lambda: True)
     storage = FakeStorage()
-    means = imaging.Means(
-        imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, storage, storage, lambda: {"red-net": "no cable"}
+    weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
+    weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
+    Signer(database, references_rig.SEALER).ensure_key()
+    own = _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers)
+    routers = [_shared(), _webhooks(), own, _imaging(), _references(), attestation.attestation_router(weighing)]
+    app = _with_storage(make_app(front, routers, "0"), storage)
+    return Api(rack, imaging_rig.World(database), storage, weighing, front, app, _make_callers(database))
+
+
+# FastAPI takes long to look at what the routes take and give, and they are the same for every service here.
+
+
+@cache
+def _shared() -> APIRouter:
+    return shared_router()
+
+
+@cache
+def _webhooks() -> APIRouter:
+    return webhooks_router(SEALER, HOOKS)
+
+
+@cache
+def _references() -> APIRouter:
+    return references.references_router(references.Means(references_rig.SEALER))
+
+
+@cache
+def _isolation() -> APIRouter:
+    return _isolation_of(rig.DRIVERS)
+
+
+def _isolation_of(drivers: Drivers) -> APIRouter:
+    return isolation_router(Means(SEALER, drivers, POOL))
+
+
+@cache
+def _imaging() -> APIRouter:
+    asked = _AskedStorage()
+    trouble = {"red-net": "no cable"}
+    return imaging.imaging_router(
+        imaging.Means(imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, asked, asked, lambda: trouble)
     )
-    routers = [shared_router(), isolation_router(Means(SEALER, drivers, POOL)), imaging.imaging_router(means)]
-    app = make_app(front, routers, "0")
-    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
+
+
+_STORAGE: Final = ContextVar[FakeStorage]("storage")
+"""Of the service that answers."""
+
+
+def _with_storage(app: ASGIApp, storage: FakeStorage) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        _STORAGE.set(storage)
+        await app(scope, receive, send)
+
+    return answer
+
+
+class _AskedStorage:
+    """The storage of whichever service answers."""
+
+    def image_occupancy(self, image: str) -> Occupancy:
+        return _STORAGE.get().image_occupancy(image)
+
+    def volume_occupancy(self, volume: str) -> Occupancy:
+        return _STORAGE.get().volume_occupancy(volume)
+
+    def image_disk(self, image: str) -> ImageFile:
+        return _STORAGE.get().image_disk(image)
+
+    def adding(self, upload: str) -> AbstractContextManager[Callable[[int, bytes], None]]:
+        return _STORAGE.get().adding(upload)
 
 
 def _make_callers(database: Database) -> dict[str, str]:

@@ -16,10 +16,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import pytest
+import sqlalchemy
+from sqlalchemy import URL, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from steelyard.attestation.migrations import ATTESTATION
 from steelyard.enclave.migrations import ENCLAVE
@@ -111,6 +114,29 @@ class Cluster:
                 return
 
 
+@pytest.fixture(scope="session", autouse=True)
+def statements_are_compiled_once() -> Iterator[None]:
+    """Share what SQLAlchemy compiled for one database with all others of its kind; half of a short test's time is that.
+
+    What is compiled is kept by the engine and belongs to its dialect, which is ready once a connection was made.
+    """
+    compiled: dict[str, tuple[Dialect, Any]] = {}
+
+    def create_engine(url: URL, **more: Any) -> Engine:
+        engine = sqlalchemy.create_engine(url, **more)
+        kind = engine.dialect.name
+        if kind in compiled:
+            engine.dialect, engine._compiled_cache = compiled[kind]
+        else:
+            own = engine.dialect, engine._compiled_cache
+            event.listen(engine, "connect", lambda *_: compiled.setdefault(kind, own))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steelyard.service.database.create_engine", create_engine)
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Cluster]:
     """The session's PostgreSQL server."""
@@ -174,5 +200,12 @@ def _fresh(cluster: Cluster, template: str) -> Iterator[Database]:
 
 def _opened(url: str) -> Iterator[Database]:
     database = Database(url)
+    if database.embedded:
+        event.listen(database.engine, "connect", be_quick)
     yield database
     database.close()
+
+
+def be_quick(connection: DBAPIConnection, _record: object) -> None:
+    """Have SQLite not wait for the disk: no computer is switched off here."""
+    connection.cursor().execute("PRAGMA synchronous=OFF")

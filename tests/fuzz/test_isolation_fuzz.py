@@ -7,5 +7,6 @@ from tests.machines.test_isolation_histories import Histories
 
 
 def test_no_history_of_a_rack_leads_to_what_must_not_be() -> None:
-    longer = settings(stateful_step_count=60, max_examples=10, suppress_health_check=list(HealthCheck))
+    examples = min(10, settings().max_examples // 10)
+    longer = settings(stateful_step_count=60, max_examples=examples, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Histories, settings=longer)

@@ -27,7 +27,7 @@ STEELYARD: Final = Path(sys.executable).with_name("steelyard")
 READY_SECONDS: Final = 40
 LOOK_SECONDS: Final = 5
 """How often a free node's power is read; usually every five minutes."""
-TENANT_RIGHTS: Final = ("read", "nodes", "networks", "power", "console", "members", "images")
+TENANT_RIGHTS: Final = ("read", "nodes", "networks", "power", "console", "members", "images", "attest")
 CHECK_SECONDS: Final = 2
 """How often a switch is read, so that no test has to wait for the usual ten."""
 
@@ -73,10 +73,12 @@ class Site:
     def log(self) -> Path:
         return self.home / f"{self.name}.log"
 
-    def install(self, database: str, more: str = "") -> None:
+    def install(self, database: str, more: str, host: str, names: Sequence[str]) -> None:
         """Do what a provider does first; `more` is written into the configuration."""
         self.home.chmod(0o700)
-        self.run(["init", "--directory", str(self.directory), "--port", str(self.port), "--database-url", database])
+        where = ["--directory", str(self.directory), "--host", host, "--port", str(self.port)]
+        named = [word for name in names for word in ("--name", name)]
+        self.run(["init", *where, *named, "--database-url", database])
         with (self.directory / "steelyard.toml").open("a") as configuration:
             configuration.write(
                 f"\n[isolation]\ncheck_seconds = {CHECK_SECONDS}\npower_check_seconds = {LOOK_SECONDS}\n{more}"
@@ -179,12 +181,18 @@ class Site:
 
 
 @contextmanager
-def site_of(rack: Rack, database: str = "sqlite:///steelyard.db", more: str = "") -> Iterator[Site]:
+def site_of(
+    rack: Rack,
+    database: str = "sqlite:///steelyard.db",
+    more: str = "",
+    host: str = "127.0.0.1",
+    names: Sequence[str] = (),
+) -> Iterator[Site]:
     """Give a site on a rack: two tenants, blue and green; every node free."""
     with TemporaryDirectory(prefix="site-") as folder:
         site = Site(rack, Path(folder))
         try:
-            site.install(database, more)
+            site.install(database, more, host, names)
             site.start()
             site.run(["inventory", "import", str(rack.root / "inventory.json")])
             names = [node.name for node in rack.inventory.nodes]

@@ -14,7 +14,7 @@ from tests.tpm import require_programs
 
 CACHE: Final = (Path(__file__).parents[2] / ".cache").absolute()
 SIZE: Final = 1 << 30
-RECIPE: Final = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE)
+RECIPE: Final = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE, None)
 LUKS_KEY: Final = "0123456789abcdef" * 4
 
 

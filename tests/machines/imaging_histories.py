@@ -1,26 +1,29 @@
 """Imaging whose every step can be looked at, and broken off: what random histories of it are made of.
 
-The store, the exports and the network boot are here as they are after a kill: what was done is done. Safety is judged
-by what they have and serve, compared with what the rows say. The worker is the plainest that keeps the rules: it reads
-back before it says that work failed, and closes what it finds open under no row.
+The store, the exports and the network boot are fakes that are as they are after a kill: what was done is done. Safety
+is judged by what they have and serve, compared with what the rows say. What does the work is the service's own.
 """
 
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
 
 from steelyard.imaging import catalogue, outcomes, quotas, tables
+from steelyard.imaging.keeping.doing import Doer
+from steelyard.imaging.keeping.serving import Exports, Serving
+from steelyard.imaging.netboot.plan import NodeBoot
 from steelyard.imaging.objects import (
     Boot,
+    BootFound,
     BootState,
     Image,
     ImageContents,
@@ -30,15 +33,26 @@ from steelyard.imaging.objects import (
     Protocol,
     Quota,
     Upload,
-    Verb,
     Volume,
 )
-from steelyard.model.errors import NotFound, OverQuota, StorageFailed, StorageUnready
+from steelyard.imaging.ports import (
+    Access,
+    ImageFacts,
+    ImageFile,
+    ImageFormat,
+    Occupancy,
+    RawFile,
+    VolumeDisk,
+    Watch,
+)
+from steelyard.imaging.ports import Opening as ServedOpening
+from steelyard.imaging.shelf import BootFiles, Shelf
+from steelyard.model.errors import SteelyardError, TooLarge, WrongUse
 from steelyard.model.network import MacAddress
 from steelyard.service.database import Database
 from tests.databases import make_tables
 from tests.machines.histories import BreakableDatabase, Unsafe
-from tests.unit.imaging.rig import NBD, NETWORKS, PROVIDER, SEALER, contents
+from tests.unit.imaging.rig import ISCSI, KERNEL, NBD, NETWORKS, PROVIDER, SEALER
 from tests.unit.isolation.keeping.rig import Clock
 
 BLOCK: Final = 512
@@ -116,14 +130,175 @@ class World:
         with self.doing("open"):
             self.served.setdefault(place, {})[volume] = address
 
-    def close(self, volume: str) -> None:
-        with self.doing("close"):
-            for opened in self.served.values():
-                opened.pop(volume, None)
-
-    def serve(self, boots: dict[str, tuple[str, MacAddress, IPv4Address]]) -> None:
+    def serve(self, network: str, boots: dict[str, tuple[str, MacAddress, IPv4Address]]) -> None:
         with self.doing("serve"):
-            self.booting = dict(boots)
+            others = {node: boot for node, boot in self.booting.items() if boot[0] != network}
+            self.booting = others | boots
+
+
+class FakeStore:
+    """The store of a world: a `Store`, as far as imaging's own work goes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def import_image(
+        self, image: str, source: Path, form: ImageFormat, expected: bytes | None, most_bytes: int, watch: Watch
+    ) -> ImageFacts:
+        assert (form, expected) in ((ImageFormat.RAW, None), (ImageFormat.RAW, bytes(32)))
+        size = source.stat().st_size
+        watch.step(0, size)
+        if size > most_bytes:
+            raise TooLarge("importing", expected=f"{most_bytes} bytes", found=f"{size}")
+        return self._image(image, size)
+
+    def _image(self, image: str, size_bytes: int) -> ImageFacts:
+        self._world.make_image(image, size_bytes)
+        return ImageFacts(bytes(32), size_bytes)
+
+    def copy_image(self, image: str, copy: str) -> ImageFacts:
+        if image not in self._world.images:
+            raise Unsafe(f"{copy} was to be {image}, which is gone")
+        return self._image(copy, self._world.images[image])
+
+    def snapshot(self, volume: str, image: str, watch: Watch) -> ImageFacts:
+        self._world.must_rest(volume)
+        size = self._world.volumes[volume][1]
+        watch.step(0, size)
+        return self._image(image, size)
+
+    def delete_image(self, image: str) -> None:
+        self._world.delete(image)
+
+    def clone(self, image: str, volume: str) -> None:
+        self._world.make_volume(volume, image, self._world.images.get(image, 0))
+
+    def create_volume(self, volume: str, size_bytes: int) -> None:
+        self._world.make_volume(volume, None, size_bytes)
+
+    def roll_back(self, volume: str, image: str) -> None:
+        self._world.change_volume(volume, image, self._world.images.get(image, 0))
+
+    def flatten(self, volume: str, watch: Watch) -> None:
+        size = self._world.volumes[volume][1]
+        watch.step(0, size)
+        self._world.change_volume(volume, None, size)
+
+    def resize(self, volume: str, size_bytes: int) -> None:
+        image, before = self._world.volumes[volume]
+        if size_bytes < before:
+            raise WrongUse("resizing", expected=f"at least {before}", found=f"{size_bytes}")
+        if size_bytes != before:
+            self._world.change_volume(volume, image, size_bytes)
+
+    def delete_volume(self, volume: str) -> None:
+        self._world.delete(volume)
+
+    def images(self) -> Mapping[str, ImageFacts]:
+        return {image: ImageFacts(bytes(32), size) for image, size in self._world.images.items()}
+
+    def volumes(self) -> Mapping[str, str | None]:
+        return {volume: image for volume, (image, _) in self._world.volumes.items()}
+
+    def image_occupancy(self, image: str) -> Occupancy:
+        return Occupancy(self._world.images[image], 0)
+
+    def volume_occupancy(self, volume: str) -> Occupancy:
+        return Occupancy(self._world.volumes[volume][1], 0)
+
+    def image_disk(self, image: str) -> ImageFile:
+        return ImageFile(Path(image))
+
+    def volume_disk(self, volume: str) -> RawFile:
+        return RawFile(Path(volume))
+
+    def collect(self) -> None:
+        """Nothing is left over that is not in `volumes` or `images`."""
+
+
+class FakeShelf(Shelf):
+    """The shelf of a world: of uploads it has the size, and every image boots by a kernel."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @contextmanager
+    def reading(self, upload: str, size_bytes: int) -> Iterator[Path]:
+        if self._world.files.get(upload) != size_bytes:
+            raise Unsafe(f"{upload} is lost")
+        with _file(size_bytes) as path:
+            yield path
+
+    @contextmanager
+    def fetching(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+    def keep_boot(self, image: str, disk: ImageFile) -> tuple[BootFound | None, str | None]:
+        assert disk.path.name == image
+        return KERNEL, None
+
+    def boot_files(self, image: str, disk: ImageFile) -> BootFiles:
+        if disk.path.name not in self._world.images:
+            raise Unsafe(f"{image} is booted, and gone")
+        return BootFiles(Path("kernel"), Path("initramfs"))
+
+    def forget_image(self, image: str) -> None:
+        """It has nothing of any image."""
+
+    def forget_upload(self, upload: str) -> None:
+        self._world.delete(upload)
+
+
+@contextmanager
+def _file(size_bytes: int) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(size_bytes)
+        yield Path(file.name)
+
+
+def fetch(url: str, target: Path, sha256: bytes | None, most_bytes: int, watch: Watch) -> None:
+    """Fetch two blocks, wherever from."""
+    assert (url, sha256) == ("https://example.org/disk", None)
+    watch.step(0, most_bytes)
+    target.write_bytes(bytes(2 * BLOCK))
+
+
+class FakeExport:
+    """One export of a world; an `Export`."""
+
+    def __init__(self, world: World, place: Place) -> None:
+        self._world, self._place = world, place
+
+    def open(self, name: str, disk: VolumeDisk, node: IPv4Address | IPv6Address) -> Access:
+        assert isinstance(node, IPv4Address)
+        assert disk.path.name == name
+        self._world.open(self._place, name, node)
+        return NBD if self._place[1] is Protocol.NBD else ISCSI
+
+    def close(self, name: str) -> None:
+        if name in self._world.served.get(self._place, {}):
+            with self._world.doing("close"):
+                del self._world.served[self._place][name]
+
+    def openings(self) -> Mapping[str, ServedOpening]:
+        opened = self._world.served.get(self._place, {})
+        return {name: ServedOpening(RawFile(Path(name)), node, served=True) for name, node in opened.items()}
+
+    def restore(self) -> None:
+        """What is served lives on when its process dies."""
+
+
+class FakeBootServer:
+    """The network boot of a world; a `BootServer`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def serve(self, network: str, boots: Sequence[NodeBoot]) -> Mapping[str, SteelyardError]:
+        project = NETWORKS[network].project
+        self._world.serve(network, {f"{project}/{boot.node}": (network, boot.mac, boot.address) for boot in boots})
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +326,15 @@ class Imaging:
         self.database: Database = BreakableDatabase(url, self.clock, self._event)
         self.world = World(self._event)
         self._held = dict.fromkeys(PROJECTS, DEFAULT)
+        store, shelf = FakeStore(self.world), FakeShelf(self.world)
+        exports: Exports = {
+            (network, protocol): FakeExport(self.world, (network, protocol))
+            for network in NETWORKS
+            for protocol in Protocol
+        }
+        boot_server = FakeBootServer(self.world)
+        self._serving = Serving(self.database, SEALER, store, shelf, exports, boot_server, NETWORKS)
+        self._doer = Doer(self.database, SEALER, store, shelf, self._serving, DEFAULT, fetch)
 
     # -- breaking off --
 
@@ -172,16 +356,8 @@ class Imaging:
 
     def start(self) -> None:
         """Begin as a process that knows nothing: end what nobody is to have any more."""
-        with self.database.reading() as connection:
-            openings = {
-                row.volume: catalogue.opening_of(row) for row in connection.execute(select(tables.openings)).all()
-            }
-        for place, opened in list(self.world.served.items()):
-            for volume, address in list(opened.items()):
-                row = openings.get(volume)
-                if row is None or ((row.network, row.protocol), row.address) != (place, address):
-                    self.world.close(volume)
-        self._serve()
+        self._serving.close_strays()
+        self._serving.settle()
         self.sweep()
 
     def sweep(self) -> None:
@@ -189,9 +365,7 @@ class Imaging:
         with self.database.reading() as connection:
             discarded = connection.execute(select(tables.discarded.c.id)).scalars().all()
         for identity in sorted(discarded, reverse=True):  # volumes before the images that they stand on
-            self.world.delete(identity)
-            with self.database.writing() as tx:
-                outcomes.gone(tx, identity)
+            self._doer.discard(identity)
 
     def round(self) -> None:
         """Do what is due without having been asked for."""
@@ -212,151 +386,7 @@ class Imaging:
 
     def work(self, operation: Operation) -> None:
         """Try to bring an operation to its end."""
-        with self.database.writing() as tx:
-            now = outcomes.begin(tx, operation)
-        if now is None:
-            return
-        try:
-            if now.cancelling and now.verb not in (Verb.CLOSE, Verb.END_BOOT):
-                self._give_up(now)
-            else:
-                self._do(now)
-        except StorageUnready:
-            if now.deadline <= self.clock.now:
-                self._give_up(now)
-        except StorageFailed as error:
-            if not self._was_done(now):
-                with self.database.writing() as tx:
-                    outcomes.failed(tx, now, error)
-        except NotFound:
-            raise Unsafe(f"{now.verb.value} of {now.subject} lost its rows") from None
-
-    def _give_up(self, operation: Operation) -> None:
-        if not self._was_done(operation):
-            with self.database.writing() as tx:
-                outcomes.given_up(tx, operation)
-
-    def _was_done(self, operation: Operation) -> bool:
-        """Look whether the store did it all the same; write so if it did."""
-        has = self.world.volumes.get(operation.target)
-        wanted = self._wanted(operation)
-        if has is None or wanted is None or has != wanted:
-            return False
-        self._write_change(operation)
-        return True
-
-    def _wanted(self, operation: Operation) -> tuple[str | None, int] | None:
-        """Return what work on a volume is to make of it; None: it is other work."""
-        image, size = self.world.volumes.get(operation.target, (None, 0))
-        match operation.verb:
-            case Verb.RESIZE:
-                return image, int(operation.parameters["size_bytes"])
-            case Verb.ROLL_BACK:
-                return operation.parameters["image"], int(operation.parameters["size_bytes"])
-            case Verb.FLATTEN:
-                return None, size
-            case _:
-                return None
-
-    def _write_change(self, operation: Operation) -> None:
-        write = {
-            Verb.RESIZE: outcomes.resized,
-            Verb.ROLL_BACK: outcomes.rolled_back,
-            Verb.FLATTEN: outcomes.flattened,
-        }
-        with self.database.writing() as tx:
-            write[operation.verb](tx, operation)
-
-    def _do(self, operation: Operation) -> None:
-        match operation.verb:
-            case Verb.MAKE_IMAGE:
-                self._make_image(operation)
-            case Verb.MAKE_VOLUME:
-                asked = operation.parameters
-                self.world.make_volume(operation.target, asked["image"] or None, int(asked["size_bytes"]))
-                with self.database.writing() as tx:
-                    outcomes.volume_made(tx, operation)
-            case Verb.RESIZE | Verb.ROLL_BACK | Verb.FLATTEN:
-                wanted = self._wanted(operation)
-                assert wanted is not None
-                self.world.change_volume(operation.target, *wanted)
-                self._write_change(operation)
-            case Verb.OPEN:
-                self._open(operation, operation.target)
-            case Verb.CLOSE:
-                self.world.close(operation.target)
-                with self.database.writing() as tx:
-                    outcomes.close_done(tx, operation)
-            case Verb.BOOT:
-                self._boot(operation)
-            case Verb.END_BOOT:
-                self._serve()
-                for volume in self._opened_for(operation):
-                    self.world.close(volume)
-                with self.database.writing() as tx:
-                    outcomes.boot_ended(tx, operation)
-
-    def _make_image(self, operation: Operation) -> None:
-        asked = operation.parameters
-        size = 2 * BLOCK
-        match asked["from"]:
-            case "upload":
-                if asked["upload"] not in self.world.files:
-                    raise Unsafe(f"{operation.subject} lost its upload")
-                size = self.world.files[asked["upload"]]
-            case "volume":
-                self.world.must_rest(asked["volume"])
-                size = self.world.volumes[asked["volume"]][1]
-            case "image":
-                size = self.world.images[asked["image"]]
-        with self.database.writing() as tx:
-            goes_on = outcomes.progress(tx, operation, "reading", 0, size)
-        if not goes_on:
-            self._give_up(operation)
-            return
-        self.world.make_image(operation.target, size)
-        try:
-            with self.database.writing() as tx:
-                outcomes.image_made(tx, operation, contents(size), DEFAULT)
-        except OverQuota as error:
-            with self.database.writing() as tx:
-                outcomes.failed(tx, operation, error)
-
-    def _open(self, operation: Operation, volume: str) -> None:
-        with self.database.reading() as connection:
-            row = catalogue.find_opening(connection, volume)
-        if row is None or row.state is OpeningState.CLOSING:
-            return
-        self.world.close(volume)  # wherever it was: the row has the new place alone
-        self.world.open((row.network, row.protocol), volume, row.address)
-        with self.database.writing() as tx:
-            sealed = catalogue.seal_access(SEALER, volume, NBD)
-            still = outcomes.opened(tx, operation, volume, sealed)
-        if not still:
-            self.world.close(volume)
-
-    def _boot(self, operation: Operation) -> None:
-        for volume in self._opened_for(operation):
-            with self.database.reading() as connection:
-                row = catalogue.find_opening(connection, volume)
-            if row is not None and row.state is OpeningState.CLOSING:
-                self.world.close(volume)
-                with self.database.writing() as tx:
-                    outcomes.closed(tx, volume)
-            else:
-                self._open(operation, volume)
-        self._serve()
-        with self.database.writing() as tx:
-            outcomes.booted(tx, operation)
-
-    def _opened_for(self, operation: Operation) -> tuple[str, ...]:
-        project, _, node = operation.target.partition("/")
-        with self.database.reading() as connection:
-            return outcomes.opened_for(connection, project, node)
-
-    def _serve(self) -> None:
-        found = [boot for boot in self._rows().boots if boot.state is not BootState.ENDING]
-        self.world.serve({f"{boot.project}/{boot.node}": (boot.network, boot.mac, boot.address) for boot in found})
+        self._doer.bring_to_end(operation)
 
     def forget_files_without_rows(self) -> None:
         """Take away the files of uploads whose beginning was never committed, as a part comes after it was."""

@@ -250,7 +250,7 @@ def _add_node_routes(router: APIRouter, means: Means) -> None:
         bearer, body = _bearer(request), await request.body()
 
         def work() -> bytes:
-            purpose = messages.parse_challenge_request(body)
+            purpose = means.verifier.read(bearer, lambda: messages.parse_challenge_request(body))
             return messages.challenge_answer(means.verifier.challenge(bearer, node, purpose))
 
         return _answer(await _counted(means, _source(request), run_in_threadpool(work)), 201)
@@ -297,7 +297,8 @@ def _add_node_routes(router: APIRouter, means: Means) -> None:
         bearer, body = _bearer(request), await request.body()
 
         def work() -> None:
-            means.verifier.note_step(bearer, node, *messages.parse_step(body))
+            said = means.verifier.read(bearer, lambda: messages.parse_step(body))
+            means.verifier.note_step(bearer, node, *said)
 
         await _counted(means, _source(request), run_in_threadpool(work))
 

@@ -10,7 +10,6 @@ from steelyard.evidence.findings import Finding
 from steelyard.evidence.policy import PolicyId
 from steelyard.evidence.tpm.nonce import NonceWithKeys
 from steelyard.evidence.tpm.quote import SignedQuote
-from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.pcrs import PcrSelection, PcrValues
 
 
@@ -161,6 +160,23 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """What a boot's pass of the airlock said; `parameters` are a digest, `content` what it is of."""
+
+    nonce: bytes
+    transport_key: bytes
+    wireguard_key: bytes | None
+    parameters: bytes | None
+    content: bytes | None
+    event_log: bytes | None
+    released: datetime | None
+
+    def bound(self, nonce: bytes) -> NonceWithKeys:
+        """Return what a quote of this boot must vouch for, with a nonce."""
+        return NonceWithKeys(nonce, self.transport_key, self.wireguard_key, self.content)
+
+
+@dataclass(frozen=True, slots=True)
 class AppraisalRecord:
     """What was judged, on what, with what result: all that it takes to judge it again.
 
@@ -203,6 +219,3 @@ class MakerSet:
     revocations: tuple[bytes, ...]
     demands: frozenset[str]
     version: int
-
-
-BANK_OF_SIZE = {algorithm.size: algorithm for algorithm in HashAlgorithm if algorithm.believed}

@@ -14,6 +14,7 @@ from steelyard.attestation.objects import (
     Asked,
     DemandedMakers,
     Endorsements,
+    Entered,
     ExactParameters,
     Node,
     NoMakers,
@@ -186,14 +187,15 @@ def shown_state(node: Node, now: datetime) -> State:
     return node.state
 
 
-def check_releasable(node: Node, released: datetime | None, now: datetime) -> None:
+def check_releasable(node: Node, entered: Entered | None, now: datetime) -> Entered:
     """Let pass who may have the share: a node that has passed, once a boot (attack 34). Raises WrongState, Refused."""
     doing = f"giving node {node.name} its share"
     state = shown_state(node, now)
-    if state is not State.PASSED:
+    if state is not State.PASSED or entered is None:
         raise WrongState(doing, expected="a node that has passed", found=state.value)
-    if released is not None:
+    if entered.released is not None:
         raise Refused(doing, expected="the first time in this boot", found="that it was given out already")
+    return entered
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------

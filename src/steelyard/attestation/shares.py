@@ -52,10 +52,10 @@ def release(database: Database, sealer: Sealer, boot: str, name: str) -> bytes:
     try:
         with database.writing() as tx:
             found = store.find_boot(tx.connection, boot)
-            if found is None or found[1].boot != boot or found[1].name != name or found[0].entered is None:
-                raise not_found(f"share of node {name}")
-            entered, node = found[0].entered, found[1]
-            rules.check_releasable(node, entered.released, tx.now)
+            if found is None or found[1].boot != boot or found[1].name != name:
+                raise not_found(f"node {name}")
+            node = found[1]
+            entered = rules.check_releasable(node, found[0].entered, tx.now)
             sealed = tx.connection.execute(select(shares.c.sealed).where(shares.c.node == name)).scalar_one_or_none()
             if sealed is None:
                 raise not_found(f"share of node {name}")

@@ -17,6 +17,7 @@ from steelyard.attestation.objects import (
     Asked,
     DemandedMakers,
     Endorsements,
+    Entered,
     ExactParameters,
     MakerSet,
     Node,
@@ -30,7 +31,6 @@ from steelyard.attestation.tables import appraisals, boots, identities, kept, ma
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.ima.replay import ImaPosition
 from steelyard.evidence.policy import PolicyId
-from steelyard.evidence.tpm.nonce import NonceWithKeys
 from steelyard.evidence.tpm.quote import SignedQuote
 from steelyard.model.algorithms import HASH_BY_NAME
 from steelyard.model.pcrs import PCR_COUNT, PcrSelection, PcrValues
@@ -218,23 +218,6 @@ def keep_step(tx: Transaction, node: Node, step: Step) -> None:
 
 
 # -- boots -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """What a boot's pass of the airlock said; `parameters` are a digest, `content` what it is of."""
-
-    nonce: bytes
-    transport_key: bytes
-    wireguard_key: bytes | None
-    parameters: bytes | None
-    content: bytes | None
-    event_log: bytes | None
-    released: datetime | None
-
-    def bound(self, nonce: bytes) -> NonceWithKeys:
-        """Return what a quote of this boot must vouch for, with a nonce."""
-        return NonceWithKeys(nonce, self.transport_key, self.wireguard_key, self.content)
 
 
 @dataclass(frozen=True, slots=True)

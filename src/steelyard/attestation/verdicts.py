@@ -2,7 +2,7 @@
 
 Keys are made here, are sealed at rest, and change places: the old one signs no more, and is published until the last
 verdict that it signed has expired. docs/formats.md has the claims; `steelyard.isolation.admission` verifies them.
-Source: draft-ietf-rats-ear; draft-ietf-rats-ar4si, section 2.3; RFC 7519; RFC 8037.
+Source: draft-ietf-rats-ear; draft-ietf-rats-ar4si, section 2.3; RFC 7519; RFC 8037; RFC 9864.
 """
 
 import base64
@@ -122,7 +122,7 @@ class Signer:
     def sign(self, key: str, statement: Statement) -> str:
         """Return a verdict, a JWT in compact form. Raises ServiceUnready when the key does not open."""
         private = self._open.get(key) or self._load(key)
-        header = _encoded(json.dumps({"alg": "EdDSA", "typ": "JWT", "kid": key}, separators=(",", ":")).encode())
+        header = _encoded(json.dumps({"alg": "Ed25519", "typ": "JWT", "kid": key}, separators=(",", ":")).encode())
         claims = _encoded(json.dumps(statement.claims(), separators=(",", ":")).encode())
         signature = private.sign(f"{header}.{claims}".encode("ascii"))
         return f"{header}.{claims}.{_encoded(signature)}"

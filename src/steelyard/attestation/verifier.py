@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -44,6 +44,7 @@ from steelyard.model.errors import (
     MalformedMessage,
     NotFound,
     NotPassed,
+    SteelyardError,
     Unavailable,
     WrongState,
     WrongUse,
@@ -62,6 +63,8 @@ _OTHER: Final = Grounds(PolicyId("other", 0), frozenset())
 """Grounds that equal no policy's: for what was accepted on others than these."""
 
 _log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,14 @@ class Verifier:
             boot, _, _ = self._session(connection, bearer, self._database.clock())
         return NodeSession(boot.node, boot.id)
 
+    def read(self, bearer: str, parse: Callable[[], T]) -> T:
+        """Return what a body says. What is wrong with it is told to who may send one. Raises what `parse` does."""
+        try:
+            return parse()
+        except SteelyardError:
+            self.admit(bearer)
+            raise
+
     def _session(self, connection: Connection, bearer: str, now: datetime) -> tuple[Boot, Node, str]:
         name = rules.boot_of_token(bearer)
         found = None if name is None else store.find_boot(connection, name)
@@ -229,7 +240,7 @@ class Verifier:
 
         Raises NotSignedIn, WrongState (attack 7), MalformedMessage, TooLarge; NodeRejected when it did not pass.
         """
-        claimed = read()
+        claimed = self.read(bearer, read)
         taken = self._use_up(bearer, challenge)
         try:
             result = self._judge(taken, claimed)

@@ -9,16 +9,14 @@ import typer
 
 from steelyard.cli import explain
 from steelyard.cli.files import list_directory, read_file, write_file
+from steelyard.cli.judging import judge, read_envelopes
 from steelyard.cli.output import show_json
-from steelyard.evidence.appraisal import Passed, appraise_bundle
+from steelyard.evidence.appraisal import Passed
 from steelyard.evidence.bundle import SIGNATURE_SCHEMES, Bundle, Evidence, PemKey, bound_key, parse_bundle
-from steelyard.evidence.compiled_policy import compile_policy
 from steelyard.evidence.document import parse_time
 from steelyard.evidence.eventlog.parse import parse_event_log
 from steelyard.evidence.ima.replay import ImaExcerpt
 from steelyard.evidence.policy import parse_policy
-from steelyard.evidence.reference.dsse import parse_envelope
-from steelyard.evidence.reference.manifest import Reference, verify_manifest
 from steelyard.evidence.tpm.certificate import Certificate, parse_certificate
 from steelyard.evidence.tpm.endorsement import (
     Demand,
@@ -37,17 +35,15 @@ from steelyard.evidence.tpm.public import TpmtPublic, parse_tpm2b_public
 from steelyard.evidence.tpm.quote import SignedQuote, verify_quote
 from steelyard.evidence.tpm.revocation import parse_revocation_list
 from steelyard.model.algorithms import HASH_BY_NAME, HashAlgorithm
-from steelyard.model.errors import EvidenceRejected, ExitCode, Malformed, WrongUse
+from steelyard.model.errors import ExitCode, WrongUse
 from steelyard.model.limits import (
     BUNDLE_BYTES,
     CERTIFICATE_BYTES,
     EVENT_LOG_BYTES,
     IMA_LIST_BYTES,
     MAKER_CERTIFICATES,
-    MANIFEST_BYTES,
     PCR_FILE_BYTES,
     POLICY_BYTES,
-    REFERENCES,
     REVOCATION_LIST_BYTES,
     TPM_STRUCTURE_BYTES,
 )
@@ -229,28 +225,13 @@ def appraise(
     """
     record = parse_bundle(read_file(bundle, BUNDLE_BYTES))
     rules = parse_policy(read_file(policy, POLICY_BYTES))
-    trusted: list[Reference] = []
-    unsigned: list[tuple[str, EvidenceRejected | Malformed]] = []
-    paths = [path for path in list_directory(references) if path.suffix == ".json"]
-    if not paths or len(paths) > REFERENCES.most:
-        raise WrongUse(
-            f"reading references in {references}",
-            expected=f"1 to {REFERENCES.most} files *.json",
-            found=f"{len(paths)}",
-        )
-    for path in paths:
-        try:
-            trusted.append(verify_manifest(parse_envelope(read_file(path, MANIFEST_BYTES)), rules.signers))
-        except (EvidenceRejected, Malformed) as error:
-            unsigned.append((path.name, error))
     moment = parse_time(at) if at else record.received
-    compiled = compile_policy(rules, trusted, moment)
-    verdict = appraise_bundle(record, compiled, moment)
+    judged = judge(record, rules, read_envelopes(references), moment)
     if json:
-        show_json(explain.verdict_document(record, verdict, compiled, unsigned))
+        show_json(explain.verdict_document(record, judged.verdict, judged.compiled, judged.unsigned))
     else:
-        explain.show_verdict(record, verdict, compiled, unsigned)
-    if not isinstance(verdict, Passed):
+        explain.show_verdict(record, judged.verdict, judged.compiled, judged.unsigned)
+    if not isinstance(judged.verdict, Passed):
         raise typer.Exit(ExitCode.REJECTED)
 
 

@@ -10,7 +10,7 @@ from steelyard.cli.files import write_file
 from steelyard.cli.output import show_lines
 from steelyard.cli.sizes import parse_size, size_words
 from steelyard.imaging.ports import ImageFormat
-from steelyard.imaging.tenant.debian import Recipe, build_debian
+from steelyard.imaging.tenant.debian import OnRejection, Recipe, build_debian
 from steelyard.model.errors import WrongUse
 
 app = typer.Typer(no_args_is_help=True, help="Make an image of a small system that has its root disk on the network.")
@@ -37,6 +37,13 @@ def debian(
             help="Encrypt the disk with the key in this file: 32 characters or more, as `openssl rand -hex 32`."
         ),
     ] = None,
+    with_agent: Annotated[
+        OnRejection | None,
+        typer.Option(
+            help="Have the kernel measure what runs, and the agent report it to the verifier. What the machine does "
+            "when that rejects it: report no more, or power off as well."
+        ),
+    ] = None,
     suite: Annotated[str, typer.Option(help="The Debian release.")] = "bookworm",
 ) -> None:
     """Build a small Debian, with sshd, that opens its root disk by NBD or iSCSI as it is told at its start.
@@ -49,7 +56,7 @@ def debian(
     form = _FORMATS.get(output.suffix)
     if form is None:
         raise WrongUse(doing, expected="a file named .qcow2 or .raw", found=output.name)
-    recipe = Recipe(suite, kernel, tuple(package or ()), parse_size(size))
+    recipe = Recipe(suite, kernel, tuple(package or ()), parse_size(size), with_agent)
     if os.geteuid() != 0:
         raise WrongUse(doing, expected="root, who may give files to others", found="another user")
     if not output.parent.is_dir():

@@ -30,6 +30,7 @@ class Right(StrEnum):
     CONSOLE = "console"
     MEMBERS = "members"
     IMAGES = "images"
+    ATTEST = "attest"
     RACK = "rack"
 
 

@@ -1,9 +1,9 @@
 """Mirrors a project's published references into a directory, by The Update Framework.
 
 Who mirrors trusts the root metadata that it was given once, and neither the network nor the service: an older state,
-one that is shown for too long, parts of two states, and a file that is another one are refused, and what was there before
-stays. What is in the directory is still only what somebody published: the references' own signatures are checked by
-whoever uses them.
+one that is shown for too long, parts of two states, and a file that is another one are refused, and what was there
+before stays. What is in the directory is still only what somebody published: the references' own signatures are checked
+by whoever uses them.
 """
 
 import re

@@ -145,7 +145,7 @@ FORM: Final = Part(
         "command_line": Text("the kernel's; left out: the image's", most=COMMAND_LINE_BYTES.most),
         "limits": Part(
             "For how many seconds a machine may be in each state before it is given back.",
-            {name: _SECONDS for name in ("wanted", "allocated", "airlock", "weighed", "admitted")},
+            dict.fromkeys(("wanted", "allocated", "airlock", "weighed", "admitted"), _SECONDS),
             (),
         ),
         "rejected": Part(

@@ -210,7 +210,7 @@ def _take_back(tx: Transaction, operation: Operation) -> None:
         case Verb.MAKE_VOLUME:
             catalogue.forget_volume(tx, operation.target)
         case Verb.RESIZE | Verb.ROLL_BACK:
-            # As it was: the worker has looked whether the store did it all the same.
+            # As it was; what the store has of it is noted by `found`.
             before = int(operation.parameters["before_bytes"])
             catalogue.bump(tx, volumes_table, operation.target, size_bytes=before)
         case Verb.OPEN:
@@ -221,6 +221,12 @@ def _take_back(tx: Transaction, operation: Operation) -> None:
             boots.begin_end(tx, WORKER, project, node, ENDING_LIMIT)
         case Verb.FLATTEN | Verb.CLOSE | Verb.END_BOOT:
             pass  # the volume is as it was; what is being ended is taken up again
+
+
+def found(tx: Transaction, volume: str, image: str | None, size_bytes: int) -> None:
+    """Write what the store has of a volume, after work on it that was not done as far as anybody knows."""
+    its = and_(volumes_table.c.id == volume, volumes_table.c.ready)
+    tx.connection.execute(update(volumes_table).where(its).values(image=image, size_bytes=size_bytes))
 
 
 def begin_close(tx: Transaction, volume: str) -> None:

@@ -186,6 +186,13 @@ class MalformedMessage(Malformed):
     remedy = "Have node and service of versions that know each other; what is not described is refused on purpose."
 
 
+class MalformedNotice(Malformed):
+    """A request to a webhook's receiver that is no notice (docs/formats.md)."""
+
+    code = "malformed-notice"
+    remedy = "Answer 400 and do nothing: whoever sent it is not this service, or something on the way changed it."
+
+
 class MalformedDatagram(Malformed):
     """A datagram that is not of the protocol spoken at its port; the emulated BMCs drop it."""
 
@@ -238,6 +245,20 @@ class AuditRejected(EvidenceRejected):
 
     code = "audit-rejected"
     remedy = "Keep what you have, and ask the provider: the log that the service shows is not the one it had."
+
+
+class NoticeRejected(EvidenceRejected):
+    """A notice that the service did not sign with this webhook's secret, or not lately."""
+
+    code = "notice-rejected"
+    remedy = "Answer 401 and do nothing; if it comes from the service itself, compare the secret and the clocks."
+
+
+class NoticeRepeated(NoticeRejected):
+    """A notice that was taken before: sent again because its answer was lost, or by somebody who overheard it."""
+
+    code = "notice-repeated"
+    remedy = "Answer 204 and do nothing: it was dealt with."
 
 
 class QuoteRejected(EvidenceRejected):

@@ -23,7 +23,7 @@ from steelyard.model.secret import Secret
 from steelyard.service.authority import Caller, Office, Right, Role, not_found
 from steelyard.service.database import Transaction
 from steelyard.service.journal import record
-from steelyard.service.tables import accounts, memberships, tokens
+from steelyard.service.tables import accounts, memberships, tokens, webhook_dead_letters, webhooks
 
 ID_BYTES: Final = 8
 SECRET_BYTES: Final = 32
@@ -350,10 +350,13 @@ def delete_member(transaction: Transaction, caller: Caller, project: str, accoun
 
 
 def forget_project(transaction: Transaction, project: str) -> None:
-    """Take everybody out of a project that is being deleted, and end its tokens.
+    """Take everybody out of a project that is being deleted, and end its tokens and webhooks.
 
-    Else they would be members of the next one of this name. The caller has seen to it that it may go.
+    Else they would be those of the next one of this name. The caller has seen to it that it may go.
     """
+    hooks = select(webhooks.c.id).where(webhooks.c.project == project)
+    transaction.connection.execute(delete(webhook_dead_letters).where(webhook_dead_letters.c.webhook.in_(hooks)))
+    transaction.connection.execute(delete(webhooks).where(webhooks.c.project == project))
     transaction.connection.execute(delete(memberships).where(memberships.c.project == project))
     transaction.connection.execute(
         update(tokens).where(tokens.c.project == project, tokens.c.revoked.is_(None)).values(revoked=transaction.now)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -69,7 +69,7 @@ def _add_state(router: APIRouter) -> None:
         response.status_code = 200 if ready else 503
         return Health(up=True, ready=ready)
 
-    @router.get("/v1/metrics", openapi_extra=may(Who.OFFICE, Right.READ))
+    @router.get("/v1/metrics", openapi_extra=may(Who.OFFICE, Right.READ), response_class=PlainTextResponse)
     def read_metrics(front: TheFront) -> Response:
         """Tell the service's figures, for Prometheus."""
         return Response(generate_latest(front.registry), media_type=CONTENT_TYPE_LATEST)

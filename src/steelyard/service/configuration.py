@@ -22,6 +22,7 @@ from steelyard.model.limits import CONFIGURATION_BYTES
 from steelyard.service.files import read_private
 from steelyard.service.logs import LogForm
 from steelyard.service.openid import LOOPBACK, OpenIdSettings
+from steelyard.service.webhooks import WebhookSettings
 
 FILE: Final = "steelyard.toml"
 DIRECTORY: Final = Path("/var/lib/steelyard")
@@ -86,6 +87,7 @@ class Configuration:
     http: HttpSettings
     logs: LogSettings
     openid: OpenIdSettings | None
+    webhooks: WebhookSettings
     sealing_keys: Path
     services: Mapping[str, Mapping[str, object]]
 
@@ -103,7 +105,7 @@ def read_configuration(directory: Path, services: frozenset[str]) -> Configurati
     except ValueError as cause:  # TOMLDecodeError and UnicodeDecodeError are; not shown, as a password may be near
         raise ServiceUnready(f"reading {path}", expected="TOML", found="something else") from cause
     tables = {name: _table(name, value) for name, value in document.items()}
-    unknown = set(tables) - {"database", "http", "logs", "openid"} - services
+    unknown = set(tables) - {"database", "http", "logs", "openid", "webhooks"} - services
     if unknown:
         raise ServiceUnready(f"reading {path}", expected="known tables", found=", ".join(sorted(unknown)))
     openid = tables.get("openid")
@@ -113,6 +115,7 @@ def read_configuration(directory: Path, services: frozenset[str]) -> Configurati
         http=read_table(HttpSettings, tables.get("http", {}), "http", directory),
         logs=read_table(LogSettings, tables.get("logs", {}), "logs", directory),
         openid=None if openid is None else read_table(OpenIdSettings, openid, "openid", directory),
+        webhooks=read_table(WebhookSettings, tables.get("webhooks", {}), "webhooks", directory),
         sealing_keys=directory / "sealing.key",
         services={name: tables.get(name, {}) for name in services},
     )

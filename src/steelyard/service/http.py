@@ -483,7 +483,13 @@ def make_app(front: Front, routers: Sequence[APIRouter], version: str) -> ASGIAp
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with problems as what every route may answer."""
+    """Return the OpenAPI document, with problems as what every route may answer; it is made once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _document(app)
+    return app.openapi_schema
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     parts = document.setdefault("components", {})
     parts["securitySchemes"] = {name: {"type": "http", "scheme": "bearer"} for name in ("token", "node")}

@@ -60,6 +60,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """What an entry is about."""
+
+    number: int
+    project: str | None
+    verb: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """How far the journal is: its last entry's number, and the chain's value after it."""
 
@@ -131,6 +141,26 @@ def read_entries(
     if not caller.sees_all():
         wanted = wanted.where(journal.c.project.in_([project for project in caller.roles if caller.sees(project)]))
     return tuple(map(_entry, connection.execute(wanted)))
+
+
+def read_headings(connection: Connection, *, project: str | None, after: int, limit: int) -> tuple[Heading, ...]:
+    """Return what the entries after one are about, the oldest first; those of a project, or (None) all."""
+    columns = (journal.c.number, journal.c.project, journal.c.verb, journal.c.subject)
+    wanted = select(*columns).where(journal.c.number > after).order_by(journal.c.number).limit(limit)
+    if project is not None:
+        wanted = wanted.where(journal.c.project == project)
+    return tuple(Heading(row.number, row.project, row.verb, row.subject) for row in connection.execute(wanted))
+
+
+def read_entry(connection: Connection, number: int) -> Entry:
+    """Return an entry that there is."""
+    return _entry(connection.execute(select(journal).where(journal.c.number == number)).one())
+
+
+def read_origin(connection: Connection) -> str:
+    """Return the name of this journal, a URN: no other has its first entry, for that entry's salt."""
+    first = connection.execute(select(journal.c.digest).where(journal.c.number == 1)).scalar_one()
+    return f"urn:steelyard:journal:{first.hex()[:32]}"
 
 
 def record(

@@ -307,7 +307,11 @@ class Outbound:
                 headers=list(sent.items()),
                 content=content,
                 extensions={
-                    "timeout": {"read": patience.silence_seconds, "write": patience.silence_seconds},
+                    "timeout": {
+                        "connect": patience.connect_seconds,
+                        "read": patience.silence_seconds,
+                        "write": patience.silence_seconds,
+                    }
                 },
             ) as response,
         ):

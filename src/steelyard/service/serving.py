@@ -27,6 +27,7 @@ from steelyard.service import leases
 from steelyard.service.api import shared_router
 from steelyard.service.configuration import Configuration, HttpSettings, read_configuration
 from steelyard.service.database import Database
+from steelyard.service.delivering import Deliveries
 from steelyard.service.files import read_private
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
@@ -34,6 +35,10 @@ from steelyard.service.listening import Listener
 from steelyard.service.logs import set_up_logs
 from steelyard.service.migrating import SERVICE, Schema, migrate
 from steelyard.service.openid import Issuer
+from steelyard.service.outbound import Outbound, verification
+from steelyard.service.sealing import Sealer, read_sealer
+from steelyard.service.webhooks import WebhookSettings
+from steelyard.service.webhooks_api import webhooks_router
 
 LOCK_FILE: Final = "serving.lock"
 GRACE_SECONDS: Final = 10
@@ -96,18 +101,30 @@ def serve(directory: Path, known: Mapping[str, MakesService], wanted: Sequence[s
         if issuer is not None:
             ending.callback(issuer.close)
         services = [maker(database, configuration, registry) for maker in makers]
-        workers: list[Worker] = [Listener(database), *services]
+        sealer = read_sealer(configuration.sealing_keys)
+        workers: list[Worker] = [
+            Listener(database),
+            _deliveries(database, configuration.webhooks, sealer, registry),
+            *services,
+        ]
         for worker in workers:
             worker.start()
             ending.callback(worker.stop)
         front = Front(
             database, Gate(database, issuer), registry, lambda: all(service.is_ready() for service in services)
         )
-        routers = [shared_router(), *(router for service in services for router in service.routers())]
+        routers = [shared_router(), webhooks_router(sealer, configuration.webhooks)]
+        routers += [router for service in services for router in service.routers()]
         app = make_app(front, routers, metadata.version("steelyard"))
         _log.info("serving", services=list(wanted), address=_address(configuration.http, listening))
         asyncio.run(_answer(app, front, configuration.http, listening))
         _log.info("ending")
+
+
+def _deliveries(
+    database: Database, settings: WebhookSettings, sealer: Sealer, registry: CollectorRegistry
+) -> Deliveries:
+    return Deliveries(database, Outbound(settings.reach(), verification(settings.ca)), sealer, settings, registry)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -89,4 +90,44 @@ leases: Final = Table(
     Column("holder", String),  # null: given up
     Column("fence", BigInteger, nullable=False),
     Column("expires", UtcTime, nullable=False),
+)
+
+# -- webhooks ----------------------------------------------------------------------------------------------------------
+
+webhooks: Final = Table(
+    "webhooks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("project", String),  # null: the provider's
+    Column("name", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("verbs", JSON, nullable=False),
+    Column("subjects", JSON, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("maker", String, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    # Whatever is wanted of the journal up to this entry was delivered or given up.
+    Column("position", BigInteger, nullable=False),
+    # Of the first entry after it that is wanted.
+    Column("tries", Integer, nullable=False),
+    Column("first_try", UtcTime),
+    # Of the receiver.
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("not_before", UtcTime),
+    Column("last_try", UtcTime),
+    Column("outcome", String),
+    Column("failing_since", UtcTime),  # when it was given up on an entry for the first time since it last took one
+    UniqueConstraint("project", "name"),
+)
+
+webhook_dead_letters: Final = Table(
+    "webhook_dead_letters",
+    metadata,
+    Column("webhook", ForeignKey("webhooks.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # of the journal's entry
+    Column("tries", Integer, nullable=False),
+    Column("first_try", UtcTime, nullable=False),
+    Column("given_up", UtcTime, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("wanted", UtcTime),  # when it was asked to be delivered again; null: it was not, or was tried since
 )

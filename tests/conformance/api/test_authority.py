@@ -1,14 +1,19 @@
 """Every route with every kind of caller: one table says what comes of each. A route that is not in it fails."""
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
 
+from steelyard.evidence.reference.version import Version
 from steelyard.service.authority import Right
 from tests.conformance.api.world import World
+from tests.unit.attestation.references import rig as references_rig
+from tests.unit.evidence import samples
 
 DEVICE: Final = {"driver": "fake", "address": {"host": "x"}, "credentials": {"password": "p"}}
 NETWORK: Final = {"owner": "red", "sharing": "private"}
@@ -18,9 +23,30 @@ NODE: Final = {
     "identity": {"endorsement_certificates": {}, "endorsement_keys": [], "references": []},
     "bmc": DEVICE,
 }
+HOOK: Final = {"project": "red", "name": "new", "url": "https://127.0.0.1/x", "verbs": ["*"], "subjects": ["*"]}
 WHY: Final = {"why": "a test"}
 OPENING: Final = {"network": "red-net", "protocol": "nbd", "address": "10.8.0.60"}
 BOOT: Final = {"network": "red-net", "mac": "02:00:00:00:00:01", "boot": {"kind": "disk"}}
+AUTHORITY: Final = "/v1/attestation/projects/{project}"
+ATTESTED: Final = "GET /v1/attestation/nodes/{node}"
+TERMS: Final = {
+    "project": "red",
+    "identity": {"endorsement_certificates": {}, "endorsement_keys": ["sha256:" + "75" * 32]},
+    "makers": None,
+    "airlock_policy": "airlock",
+    "runtime_policy": None,
+    "parameters_sha256": "any",
+    "interval_seconds": 60,
+    "grace_seconds": 60,
+}
+PROVIDERS_MAKERS: Final = "GET /v1/attestation/makers/{makers}"
+"""The provider's are for all to name."""
+KEY: Final = base64.b64encode(references_rig.SECOND.public_key().public_bytes_raw()).decode()
+MAKERS: Final = {"certificates": [references_rig.maker_certificate("Other")]}
+NOW: Final = datetime.now(UTC).replace(microsecond=0)
+ENVELOPE: Final = references_rig.signed(
+    samples.manifest(serial=3, version=Version("1.2"), issued=NOW - timedelta(days=1), expires=NOW + timedelta(days=9))
+)
 ACCESS: Final = "GET /v1/projects/{project}/volumes/{volume}/access"
 """The one route whose answer is a secret."""
 
@@ -56,6 +82,11 @@ def members(status: int) -> tuple[int, int, int, int, int]:
     return (404, status, status, 403, status)
 
 
+def admins(status: int) -> tuple[int, int, int, int, int]:
+    """Return what comes of what a project's admins and the provider decide."""
+    return (404, 403, status, 403, status)
+
+
 TABLE: Final[Mapping[str, Row]] = {
     "GET /v1/openapi.json": Row(None, EVERYBODY),
     "GET /v1/metrics": Row("read", OFFICES),
@@ -88,6 +119,14 @@ TABLE: Final[Mapping[str, Row]] = {
     # A project's name alone is no secret to who guesses it: the answer is the same whether there is one.
     "PUT /v1/projects/{project}/allocations/{allocation}": Row("nodes", (403, 200, 200, 403, 200), {"count": 1}),
     "GET /v1/projects/{project}/allocations/{allocation}": Row("read", OURS),
+    # -- who is told
+    "GET /v1/webhooks": Row("read", EVERYBODY),
+    "POST /v1/webhooks": Row("members", (404, 403, 201, 403, 201), HOOK),
+    "GET /v1/webhooks/{webhook}": Row("read", OURS),
+    "DELETE /v1/webhooks/{webhook}": Row("members", (404, 403, 204, 403, 204)),
+    "GET /v1/webhooks/{webhook}/dead-letters": Row("read", OURS),
+    "PUT /v1/webhooks/{webhook}/dead-letters/{number}/redelivery": Row("members", (404, 403, 202, 403, 202)),
+    "DELETE /v1/webhooks/{webhook}/dead-letters/{number}": Row("members", (404, 403, 204, 403, 204)),
     # -- nodes
     "GET /v1/nodes": Row("read", EVERYBODY),
     "GET /v1/nodes/{node}": Row("read", OURS),
@@ -181,12 +220,96 @@ TABLE: Final[Mapping[str, Row]] = {
     "GET /v1/imaging/operations": Row("read", EVERYBODY),
     "GET /v1/imaging/operations/{imaging_operation}": Row("read", OURS),
     "DELETE /v1/imaging/operations/{imaging_operation}": Row("images", members(200)),
+    # -- who signs references, and what they signed
+    f"GET {AUTHORITY}/signers": Row("read", OURS),
+    f"GET {AUTHORITY}/signers/{{component}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/signers/{{component}}": Row("attest", admins(200), {"keys": {"release": KEY}, "threshold": 1}),
+    f"DELETE {AUTHORITY}/signers/{{component}}": Row("attest", admins(204)),
+    f"GET {AUTHORITY}/references": Row("read", OURS),
+    f"POST {AUTHORITY}/references": Row(
+        "attest", members(201), ENVELOPE, query={"component": "firmware", "standing": "proposed"}
+    ),
+    f"GET {AUTHORITY}/references/{{reference}}": Row("read", OURS),
+    f"GET {AUTHORITY}/references/{{reference}}/envelope": Row("read", OURS),
+    f"PUT {AUTHORITY}/references/{{reference}}/acceptance": Row("attest", members(200)),
+    f"PUT {AUTHORITY}/references/{{reference}}/revocation": Row("attest", members(200), WHY),
+    f"GET {AUTHORITY}/revocations": Row("read", OURS),
+    f"PUT {AUTHORITY}/components/{{component}}/revoked": Row("attest", members(200), WHY, query={"release": "1.0"}),
+    f"DELETE {AUTHORITY}/components/{{component}}/revoked": Row("attest", admins(204), query={"release": "0.9"}),
+    # -- policies
+    f"GET {AUTHORITY}/policies": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/policies/{{policy}}": Row("attest", members(200), references_rig.policy_bytes(version=5)),
+    f"GET {AUTHORITY}/policies/{{policy}}/document": Row("read", OURS),
+    f"PUT {AUTHORITY}/policies/{{policy}}/live": Row("attest", members(200), {"number": 1}),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS),
+    # -- dry runs
+    f"GET {AUTHORITY}/dry-runs": Row("read", OURS),
+    f"POST {AUTHORITY}/dry-runs": Row("attest", members(202), {"policy": "airlock"}),
+    f"GET {AUTHORITY}/dry-runs/{{dry_run}}": Row("read", OURS),
+    f"DELETE {AUTHORITY}/dry-runs/{{dry_run}}": Row("attest", members(200)),
+    f"GET {AUTHORITY}/dry-runs/{{dry_run}}/results": Row("read", OURS),
+    # -- references, published
+    f"GET {AUTHORITY}/repository": Row("read", OURS),
+    f"PUT {AUTHORITY}/repository": Row("attest", admins(200), {"root": "online", "public": False}),
+    f"GET {AUTHORITY}/repository/keys": Row("read", OURS),
+    f"PUT {AUTHORITY}/repository/root": Row("attest", admins(409), b"{}"),  # its root is online
+    "GET /v1/attestation/tuf/{project}/metadata/{metadata}": Row("read", OURS),
+    "GET /v1/attestation/tuf/{project}/targets/{target}": Row("read", OURS),
+    # -- nodes, attested
+    "GET /v1/attestation/nodes": Row("read", EVERYBODY),
+    ATTESTED: Row("read", OURS),
+    f"PUT {ATTESTED[4:]}": Row("attest", members(200), TERMS),
+    f"DELETE {ATTESTED[4:]}": Row("attest", members(204)),
+    f"POST {ATTESTED[4:]}/retry": Row("attest", members(200), WHY),
+    f"POST {ATTESTED[4:]}/tpm-replacement": Row("attest", members(200), WHY),
+    f"PUT {ATTESTED[4:]}/expected-reboots": Row("attest", members(200), {"count": 1}),
+    f"PUT {ATTESTED[4:]}/share": Row("attest", members(204), {"share": "A" * 43 + "="}),
+    f"DELETE {ATTESTED[4:]}/share": Row("attest", members(204)),
+    f"{ATTESTED}/verdict": Row("read", OURS, names={"node": "bench"}),
+    f"{ATTESTED}/appraisals": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/bundle": Row("read", OURS),
+    f"{ATTESTED}/appraisals/{{appraisal}}/grounds": Row("read", OURS),
+    "POST /v1/attestation/keys": Row("attest", provider(201)),
+    # -- TPM makers
+    f"GET {AUTHORITY}/makers": Row("read", OURS),
+    f"GET {AUTHORITY}/makers/{{makers}}": Row("read", OURS),
+    f"PUT {AUTHORITY}/makers/{{makers}}": Row("attest", admins(200), MAKERS),
+    f"DELETE {AUTHORITY}/makers/{{makers}}": Row("attest", admins(204)),
+    "GET /v1/attestation/makers": Row("read", EVERYBODY),
+    PROVIDERS_MAKERS: Row("read", EVERYBODY),
+    "PUT /v1/attestation/makers/{makers}": Row("attest", provider(200), MAKERS),
+    "DELETE /v1/attestation/makers/{makers}": Row("attest", provider(204)),
 }
-OPEN: Final = frozenset({"GET /v1/health"})
-"""Routes that need no token."""
-WITHOUT_SECRECY: Final = frozenset(
-    {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}"}
+OPEN: Final = frozenset(
+    {
+        "GET /v1/health",
+        "GET /v1/attestation/keys",
+        # Of what its project made public.
+        "GET /v1/attestation/public-tuf/{project}/metadata/{metadata}",
+        "GET /v1/attestation/public-tuf/{project}/targets/{target}",
+    }
 )
+"""Routes that need no token."""
+REGISTERING: Final = frozenset(
+    {"POST /v1/attestation/registrations", "POST /v1/attestation/registrations/{registration}/activation"}
+)
+"""Routes that need no token, and take from everybody what only a TPM can give."""
+NODES: Final = frozenset(
+    {
+        "POST /v1/attestation/nodes/{node}/challenges",
+        "POST /v1/attestation/challenges/{challenge}/evidence",
+        "GET /v1/attestation/nodes/{node}/share",
+        "POST /v1/attestation/nodes/{node}/steps",
+    }
+)
+"""Routes that need the token of a node's session, which no account has. tests/attestation asks them with it."""
+WITHOUT_SECRECY: Final = frozenset(
+    {"PUT /v1/networks/{network}", "PUT /v1/projects/{project}/allocations/{allocation}", PROVIDERS_MAKERS}
+)
+NEED_A_RIGHT: Final = sorted(route for route, row in TABLE.items() if row.right is not None)
 KINDS: Final = ("stranger", "member", "admin", "auditor", "provider")
 
 
@@ -207,16 +330,31 @@ def routes(world: World) -> dict[str, dict[str, Any]]:
 
 def test_every_route_is_in_the_table_with_the_right_that_it_declares(world: World) -> None:
     found = routes(world)
-    assert set(found) == set(TABLE) | OPEN
+    assert set(found) == set(TABLE) | OPEN | REGISTERING | NODES
     for route, row in TABLE.items():
         assert found[route].get("x-steelyard-right") == row.right, route
         assert found[route]["security"] == [{"token": []}], route
         assert "application/problem+json" in found[route]["responses"]["default"]["content"], route
 
 
-def test_health_alone_answers_without_a_token(world: World) -> None:
+def test_what_is_open_answers_without_a_token(world: World) -> None:
     for route in OPEN:
         assert world.ask(route, None, world.names, None).status_code == 200
+
+
+@pytest.mark.parametrize("route", sorted(NODES))
+def test_a_nodes_own_routes_are_closed_to_every_account(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == [{"node": []}]
+    for kind in (None, *KINDS):
+        token = None if kind is None else world.tokens[kind]
+        assert world.ask(route, token, world.names, {}).status_code == 401, kind
+
+
+@pytest.mark.parametrize("route", sorted(REGISTERING))
+def test_who_registers_needs_no_token_and_gets_nothing_for_nothing(world: World, route: str) -> None:
+    assert routes(world)[route]["security"] == []
+    assert world.ask(route, None, world.names, {}).status_code == 422
+    assert world.ask(route, None, world.names, {"proof": "AAAA"}).status_code in (403, 422)
 
 
 @pytest.mark.parametrize("route", sorted(TABLE))
@@ -242,16 +380,21 @@ def test_without_a_valid_token_nothing_is_told(world: World, route: str) -> None
     assert len(told) == 1, "which of these it is, is told"
 
 
-@pytest.mark.parametrize("route", sorted(TABLE))
+@pytest.mark.parametrize("route", NEED_A_RIGHT)
 def test_a_token_for_other_things_is_refused(world: World, route: str) -> None:
     row = TABLE[route]
-    for right in Right:
+    answer = world.ask(route, world.tokens[f"without {row.right}"], names_of(world, row), row.body, row.query)
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "not-allowed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", NEED_A_RIGHT)
+def test_no_right_but_the_routes_is_asked_for(world: World, route: str) -> None:
+    row = TABLE[route]
+    for right in {*Right} - {Right(row.right)}:
         answer = world.ask(route, world.tokens[f"without {right.value}"], names_of(world, row), row.body, row.query)
-        if right.value == row.right:
-            assert answer.status_code == 403
-            assert answer.json()["code"] == "not-allowed"
-        elif row.right is not None:
-            assert answer.status_code != 403 or right.value == "read", right
+        assert answer.status_code != 403 or right.value == "read", right
 
 
 @pytest.mark.parametrize("route", sorted(TABLE))

@@ -125,7 +125,10 @@ class GivenUpHalfWay:
             raise Cancelled("waiting", expected="patience", found=f"{done_bytes} of {total_bytes}")
 
 
-@pytest.mark.parametrize("verb", ["import", "snapshot", "flatten"])
+@pytest.mark.parametrize(
+    "verb",
+    ["import", pytest.param("snapshot", marks=pytest.mark.slow), pytest.param("flatten", marks=pytest.mark.slow)],
+)
 def test_a_program_that_copies_is_ended_in_the_midst_of_it(
     volumes: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:

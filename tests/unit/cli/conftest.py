@@ -1,6 +1,7 @@
 """The command line, for tests, and a service that it speaks to."""
 
 import logging
+import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -37,6 +38,7 @@ def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         path = tmp_path / f"{name}.token"
         path.touch(mode=0o600)
         path.write_text(token + "\n")
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # the computer's take long to read, and no test asks for them
     handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     set_up_logs(LogForm.JSON, StringIO())  # the service's; they would be among what the commands print
     with listening(api.app) as url:

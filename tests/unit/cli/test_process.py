@@ -23,14 +23,14 @@ def reader_gone() -> int:
     return writer
 
 
-@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize("more", [[], pytest.param(["--json"], marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("file", "exit_code"), [(LIST, 0), (LOG, 3), ("/nonexistent", 2)])
 def test_a_reader_that_goes_away_takes_nothing_from_the_exit_code(file: str, exit_code: int, more: list[str]) -> None:
     done = subprocess.run([STEELYARD, "evidence", "ima", file, *more], stdout=reader_gone(), stderr=reader_gone())
     assert done.returncode == exit_code
 
 
-@pytest.mark.parametrize("more", ["", "--json"])
+@pytest.mark.parametrize("more", ["", pytest.param("--json", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("to", [">&-", ">/dev/full"])
 def test_an_answer_that_cannot_be_printed_is_wrong_use(to: str, more: str) -> None:
     done = subprocess.run(

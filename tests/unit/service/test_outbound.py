@@ -8,17 +8,21 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+import httpcore
 import pytest
 
 from steelyard.model.errors import AddressRefused, ServiceUnready, Unavailable, WrongUse
 from steelyard.model.limits import URL_CHARACTERS
+from steelyard.service.database import local_seconds
 from steelyard.service.outbound import (
+    PIECE_BYTES,
     Address,
     Outbound,
     Patience,
     Plain,
     Reach,
     Resolver,
+    _Stream,
     parse_networks,
     parse_redirect,
     parse_target,
@@ -332,6 +336,37 @@ def test_who_speaks_slowly_enough_to_be_never_silent_is_cut_off_at_the_end(recei
     with pytest.raises(Unavailable, match=r"0\.3 s"):
         call(outbound(HERE), f"http://127.0.0.1:{receiver.port}/", Patience(5, 5, 0.3))
     ended.set()
+
+
+class Recorded(httpcore.NetworkStream):
+    """A connection that keeps for how long it was to wait."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float | None] = []
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.seconds.append(timeout)
+        return bytes(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 (the name is httpcore's)
+        self.seconds.append(timeout)
+
+
+def test_no_part_of_a_call_waits_longer_than_what_is_left_of_all_of_it() -> None:
+    beneath = Recorded()
+    stream = _Stream(beneath, local_seconds() + 20)
+    stream.read(1, 5)
+    stream.read(1, 30)
+    stream.write(bytes(PIECE_BYTES + 1), 30)
+    five, *others = [seconds or 0 for seconds in beneath.seconds]
+    assert five == 5
+    assert len(others) == 3
+    assert all(0 < seconds <= 20 for seconds in others)
+    late = _Stream(beneath, local_seconds())
+    with pytest.raises(httpcore.ReadTimeout):
+        late.read(1, 5)
+    with pytest.raises(httpcore.WriteTimeout):
+        late.write(b"x", 5)
 
 
 def test_who_says_nothing_is_not_waited_for(receiver: Receiver) -> None:

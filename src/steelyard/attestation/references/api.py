@@ -43,7 +43,7 @@ from steelyard.attestation.references.schemas import (
 from steelyard.model.errors import WrongUse
 from steelyard.model.limits import ENVELOPE_UPLOAD_BYTES, MAKER_SET_BYTES, POLICY_BYTES, ROOT_METADATA_BYTES
 from steelyard.service.accounts import Session, look_again
-from steelyard.service.authority import Right, not_found
+from steelyard.service.authority import Right
 from steelyard.service.database import Database
 from steelyard.service.http import (
     ExpectedVersion,
@@ -229,21 +229,19 @@ def _add_references(router: APIRouter, means: Means) -> None:
     def read_reference(project: str, reference: str, session: SignedIn, database: TheDatabase) -> ReferenceBody:
         """Tell what is known of a reference."""
         with database.reading() as connection:
-            return reference_body(
-                manifests.get_reference(connection, session, project=project, reference=_id(reference))
-            )
+            return reference_body(manifests.get_reference(connection, session, project=project, reference=reference))
 
     @router.get(where + "/envelope", openapi_extra=READING, response_class=Response, responses=dict(_BYTES))
     def read_envelope(project: str, reference: str, session: SignedIn, database: TheDatabase) -> Response:
         """Send a reference's envelope."""
         with database.reading() as connection:
-            return _bytes(manifests.get_envelope(connection, session, project=project, reference=_id(reference)))
+            return _bytes(manifests.get_envelope(connection, session, project=project, reference=reference))
 
     @router.put(where + "/acceptance", openapi_extra=CHANGING)
     def accept_reference(project: str, reference: str, session: SignedIn, database: TheDatabase) -> ReferenceBody:
         """Let a proposed reference count."""
         with database.writing() as tx:
-            accepted = manifests.accept_reference(tx, session, means.sealer, project=project, reference=_id(reference))
+            accepted = manifests.accept_reference(tx, session, means.sealer, project=project, reference=reference)
         return reference_body(accepted)
 
     @router.put(where + "/revocation", openapi_extra=CHANGING)
@@ -253,7 +251,7 @@ def _add_references(router: APIRouter, means: Means) -> None:
         """Take a reference's word back, for good."""
         with database.writing() as tx:
             revoked = manifests.revoke_reference(
-                tx, session, means.sealer, project=project, reference=_id(reference), why=body.why
+                tx, session, means.sealer, project=project, reference=reference, why=body.why
             )
         return reference_body(revoked)
 
@@ -519,54 +517,54 @@ def _add_repository(router: APIRouter, means: Means) -> None:
         return await run_in_threadpool(put)
 
     @router.get(
-        "/v1/attestation/tuf/{project}/metadata/{file}",
+        "/v1/attestation/tuf/{project}/metadata/{metadata}",
         openapi_extra=READING,
         response_class=Response,
         responses=dict(_BYTES),
     )
-    def read_metadata(project: str, file: str, session: SignedIn, database: TheDatabase) -> Response:
+    def read_metadata(project: str, metadata: str, session: SignedIn, database: TheDatabase) -> Response:
         """Send metadata of the repository."""
         with database.reading() as connection:
             publication.get_repository(connection, session, project)
-            return _bytes(publication.read_metadata(connection, project, file))
+            return _bytes(publication.read_metadata(connection, project, metadata))
 
     @router.get(
-        "/v1/attestation/tuf/{project}/targets/{file}",
+        "/v1/attestation/tuf/{project}/targets/{target}",
         openapi_extra=READING,
         response_class=Response,
         responses=dict(_BYTES),
     )
-    def read_target(project: str, file: str, session: SignedIn, database: TheDatabase) -> Response:
+    def read_target(project: str, target: str, session: SignedIn, database: TheDatabase) -> Response:
         """Send a target of the repository."""
         with database.reading() as connection:
             publication.get_repository(connection, session, project)
-            return _bytes(publication.read_target(connection, project, file))
+            return _bytes(publication.read_target(connection, project, target))
 
     public = may(Who.ANYONE)
 
     @router.get(
-        "/v1/attestation/public-tuf/{project}/metadata/{file}",
+        "/v1/attestation/public-tuf/{project}/metadata/{metadata}",
         openapi_extra=public,
         response_class=Response,
         responses=dict(_BYTES),
     )
-    def read_public_metadata(project: str, file: str, database: TheDatabase) -> Response:
+    def read_public_metadata(project: str, metadata: str, database: TheDatabase) -> Response:
         """Send metadata of a repository that is public."""
         with database.reading() as connection:
             publication.check_public(connection, project)
-            return _bytes(publication.read_metadata(connection, project, file))
+            return _bytes(publication.read_metadata(connection, project, metadata))
 
     @router.get(
-        "/v1/attestation/public-tuf/{project}/targets/{file}",
+        "/v1/attestation/public-tuf/{project}/targets/{target}",
         openapi_extra=public,
         response_class=Response,
         responses=dict(_BYTES),
     )
-    def read_public_target(project: str, file: str, database: TheDatabase) -> Response:
+    def read_public_target(project: str, target: str, database: TheDatabase) -> Response:
         """Send a target of a repository that is public."""
         with database.reading() as connection:
             publication.check_public(connection, project)
-            return _bytes(publication.read_target(connection, project, file))
+            return _bytes(publication.read_target(connection, project, target))
 
 
 # -- TPM makers --------------------------------------------------------------------------------------------------------
@@ -662,7 +660,6 @@ def _put_makers(
     version: int | None,
     response: Response,
 ) -> MakersBody:
-    certificates = [decoded(one, "a certificate") for one in body.certificates]
     revocations = [decoded(one, "a revocation list") for one in body.revocations]
     with database.writing() as tx:
         made = makers.put_makers(
@@ -670,7 +667,7 @@ def _put_makers(
             session,
             project=project,
             name=name,
-            certificates=certificates,
+            certificates=body.certificates,
             revocations=revocations,
             demands=body.demands,
             expected_version=version,
@@ -685,13 +682,6 @@ def _delete_makers(project: str | None, name: str, session: Session, database: D
 
 
 # -- what these have in common -----------------------------------------------------------------------------------------
-
-
-def _id(text: str) -> bytes:
-    """Return a reference's id. Raises NotFound: it is none of ours."""
-    if not _ID.fullmatch(text):
-        raise not_found(f"reference {text}")
-    return bytes.fromhex(text)
 
 
 def _bytes(content: bytes) -> Response:

@@ -40,7 +40,7 @@ def begin(
         store.load_policy(tx.connection, project, evidence)
     refuse_over(DRY_RUN_CHANGES, len(change.accept) + len(change.revoke), doing)
     for reference in change.accept | change.revoke:
-        store.load_reference(tx.connection, project, reference)
+        store.load_reference(tx.connection, project, reference.hex())
     rules.suppose(store.load_references(tx.connection, project, None), change)
     if not timedelta(seconds=1) <= limit <= timedelta(seconds=OPERATION_SECONDS.most):
         raise WrongUse(doing, expected=f"1 to {OPERATION_SECONDS.most} seconds", found=f"{limit.total_seconds():.0f}")

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
+from steelyard.attestation.objects import MakerSet
 from steelyard.attestation.references import rules, store
-from steelyard.attestation.references.objects import MakerSet
 from steelyard.attestation.tables import identities, maker_sets, nodes
 from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.certificate import parse_certificate
-from steelyard.evidence.tpm.endorsement import Demand, MakerTrust
+from steelyard.evidence.tpm.endorsement import Demand
 from steelyard.evidence.tpm.revocation import parse_revocation_list
 from steelyard.model.errors import CertificateRejected, InUse, WrongUse
 from steelyard.model.limits import MAKER_CERTIFICATES
@@ -51,15 +51,15 @@ def put_makers(
     *,
     project: str | None,
     name: str,
-    certificates: Sequence[bytes],
+    certificates: Sequence[str],
     revocations: Sequence[bytes],
     demands: Collection[Demand],
     expected_version: int | None,
 ) -> MakerSet:
     """Say whom to believe about TPMs: the project's admins for a project, the provider for all.
 
-    certificates  DER or PEM, of certification authorities.
-    revocations   lists, DER or PEM.
+    certificates  PEM, of certification authorities.
+    revocations   lists, DER.
 
     Raises NotFound, NotAllowed, WrongUse, MalformedCertificate, CertificateRejected, TooLarge, Changed.
     """
@@ -69,7 +69,7 @@ def put_makers(
     if not certificates:
         raise WrongUse(doing, expected="at least one certificate", found="none")
     refuse_over(MAKER_CERTIFICATES, len(certificates), doing)
-    parsed = [parse_certificate(one) for one in certificates]
+    parsed = [parse_certificate(one.encode()) for one in certificates]
     for one in parsed:
         try:
             one.check_may_issue(doing, tx.now)
@@ -84,9 +84,9 @@ def put_makers(
     made = MakerSet(
         owner,
         name,
-        tuple(dict.fromkeys(one.encoded for one in parsed)),
+        tuple(dict.fromkeys(map(str.strip, certificates))),
         tuple(revocations),
-        frozenset(demands),
+        frozenset(one.value for one in demands),
         version + 1,
     )
     if before is not None and (before.certificates, before.revocations, before.demands) == (
@@ -96,7 +96,7 @@ def put_makers(
     ):
         return before
     values = {
-        "certificates": [one.hex() for one in made.certificates],
+        "certificates": list(made.certificates),
         "revocations": [one.hex() for one in made.revocations],
         "demands": sorted(made.demands),
         "version": made.version,
@@ -135,18 +135,6 @@ def delete_makers(
     store.record(tx, caller.name, "makers.deleted", f"makers/{name}", project)
 
 
-def trust_of(connection: Connection, project: str, name: str) -> MakerTrust:
-    """Return whom to believe, for the registrar: the project's set, or the provider's. Raises NotFound."""
-    found = _find(connection, project, name) or _find(connection, PROVIDER, name)
-    if found is None:
-        raise not_found(f"maker set {name}")
-    return MakerTrust(
-        tuple(parse_certificate(one) for one in found.certificates),
-        tuple(parse_revocation_list(one) for one in found.revocations),
-        found.demands,
-    )
-
-
 def _users(connection: Connection, project: str | None, name: str) -> int:
     """Return how many nodes name a set: of its project, or of those that have none of that name themselves."""
     query: Select[Any] = (
@@ -171,9 +159,9 @@ def _set_of(row: store.AnyRow) -> MakerSet:
     return MakerSet(
         row.project,
         row.name,
-        tuple(map(bytes.fromhex, row.certificates)),
+        tuple(row.certificates),
         tuple(map(bytes.fromhex, row.revocations)),
-        frozenset(map(Demand, row.demands)),
+        frozenset(row.demands),
         row.version,
     )
 

@@ -68,8 +68,8 @@ def add_reference(
         if read.key_ids - before.key_ids:
             _resign(tx, caller, sealer, before, read)
         if standing is Standing.ACCEPTED and before.standing is Standing.PROPOSED:
-            return accept_reference(tx, caller, sealer, project=project, reference=its_id)
-        return store.load_reference(tx.connection, project, its_id)
+            return accept_reference(tx, caller, sealer, project=project, reference=its_id.hex())
+        return store.load_reference(tx.connection, project, its_id.hex())
 
 
 def _read(database: Database, project: str, component: str, content: bytes) -> _Read:
@@ -122,7 +122,7 @@ def _insert(
             why="",
         )
     )
-    stored = store.load_reference(tx.connection, project, its_id)
+    stored = store.load_reference(tx.connection, project, its_id.hex())
     _record(tx, caller, standing.value, stored, signed_by=sorted(read.reference.signed_by))
     publication.settle(tx, sealer, caller.name, project)
     return stored
@@ -140,14 +140,14 @@ def _resign(tx: Transaction, caller: Caller, sealer: Sealer, before: StoredRefer
 
 
 def accept_reference(
-    tx: Transaction, caller: Caller, sealer: Sealer, *, project: str, reference: bytes
+    tx: Transaction, caller: Caller, sealer: Sealer, *, project: str, reference: str
 ) -> StoredReference:
     """Let a proposed manifest count, if it still may; an accepted one stays so.
 
     Raises NotFound, NotAllowed, WrongState (revoked), ReferenceRejected (later ones were seen, it ended, or its signers
     are none any more).
     """
-    doing = f"accepting reference {reference.hex()}"
+    doing = f"accepting reference {reference}"
     store.must_change(caller, project, doing)
     found = store.load_reference(tx.connection, project, reference)
     if found.standing is Standing.ACCEPTED:
@@ -168,10 +168,10 @@ def accept_reference(
 
 
 def revoke_reference(
-    tx: Transaction, caller: Caller, sealer: Sealer, *, project: str, reference: bytes, why: str
+    tx: Transaction, caller: Caller, sealer: Sealer, *, project: str, reference: str, why: str
 ) -> StoredReference:
     """Take a manifest's word back, for good. Raises NotFound, NotAllowed."""
-    store.must_change(caller, project, f"revoking reference {reference.hex()}")
+    store.must_change(caller, project, f"revoking reference {reference}")
     found = store.load_reference(tx.connection, project, reference)
     if found.standing is Standing.REVOKED:
         return found
@@ -245,13 +245,13 @@ def list_references(
     return tuple(map(store.reference_of, rows))
 
 
-def get_reference(connection: Connection, caller: Caller, *, project: str, reference: bytes) -> StoredReference:
+def get_reference(connection: Connection, caller: Caller, *, project: str, reference: str) -> StoredReference:
     """Return a reference. Raises NotFound."""
     store.must_see(caller, project)
     return store.load_reference(connection, project, reference)
 
 
-def get_envelope(connection: Connection, caller: Caller, *, project: str, reference: bytes) -> bytes:
+def get_envelope(connection: Connection, caller: Caller, *, project: str, reference: str) -> bytes:
     """Return a reference's envelope. Raises NotFound."""
     return store.read_content(
         connection, get_reference(connection, caller, project=project, reference=reference).envelope

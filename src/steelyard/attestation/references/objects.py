@@ -6,8 +6,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from steelyard.evidence.tpm.endorsement import Demand
-
 DEFAULT: Final = "_default"
 """Names the signers of every component that has none of its own; no component can be called so."""
 
@@ -205,18 +203,6 @@ class NodeResult:
     def breaks(self) -> bool:
         """Whether the change is what makes it fail."""
         return self.outcome is not Outcome.PASS and self.today is Outcome.PASS
-
-
-@dataclass(frozen=True, slots=True)
-class MakerSet:
-    """TPM makers' certificates that a project trusts. `project` empty: the provider's, which every project may name."""
-
-    project: str
-    name: str
-    certificates: tuple[bytes, ...]
-    revocations: tuple[bytes, ...]
-    demands: frozenset[Demand]
-    version: int
 
 
 @dataclass(frozen=True, slots=True)

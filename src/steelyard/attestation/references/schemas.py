@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from steelyard.attestation.objects import MakerSet
 from steelyard.attestation.ports import grounds_digest
 from steelyard.attestation.references import objects
 from steelyard.attestation.references.objects import Change, Outcome, RootKind, RunState, Standing
@@ -260,10 +261,10 @@ _BASE64: Final = 4 / 3
 
 
 class MakersInput(Input):
-    """Whom to believe about TPMs: certificates of certification authorities, and lists of what they revoked."""
+    """Whom to believe about TPMs: certificates of authorities (PEM), and lists of what they revoked (DER, base64)."""
 
     certificates: Annotated[
-        list[Annotated[str, StringConstraints(max_length=int(CERTIFICATE_BYTES.most * _BASE64) + 4)]],
+        list[Annotated[str, StringConstraints(max_length=CERTIFICATE_BYTES.most)]],
         Field(min_length=1, max_length=MAKER_CERTIFICATES.most),
     ]
     revocations: Annotated[
@@ -412,13 +413,13 @@ def repository_keys_body(keys: dict[str, bytes]) -> RepositoryKeysBody:
     return RepositoryKeysBody(keys={role: _base64(key) for role, key in keys.items()})
 
 
-def makers_body(makers: objects.MakerSet) -> MakersBody:
+def makers_body(makers: MakerSet) -> MakersBody:
     """Return a set of TPM makers as it is told."""
     return MakersBody(
         name=makers.name,
         project=makers.project or None,
-        certificates=[_base64(one) for one in makers.certificates],
+        certificates=list(makers.certificates),
         revocations=len(makers.revocations),
-        demands=sorted(makers.demands),
+        demands=[Demand(one) for one in sorted(makers.demands)],
         version=makers.version,
     )

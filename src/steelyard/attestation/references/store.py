@@ -1,6 +1,7 @@
 """Rows to objects and back, and the changes that several verbs make alike."""
 
 import hashlib
+import re
 import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -26,6 +27,7 @@ from steelyard.service.journal import Detail
 AnyRow = Row[Any]
 
 _COMPRESSION: Final = 6
+_ID: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------
@@ -136,13 +138,15 @@ def load_references(
     return tuple(map(reference_of, rows))
 
 
-def load_reference(connection: Connection, project: str, reference: bytes) -> StoredReference:
-    """Return a reference. Raises NotFound."""
-    columns = tables.manifests.c
-    query = select(tables.manifests).where(columns.project == project, columns.id == reference)
-    row = connection.execute(query).one_or_none()
+def load_reference(connection: Connection, project: str, reference: str) -> StoredReference:
+    """Return a reference, by its id in hexadecimal. Raises NotFound."""
+    row = None
+    if _ID.fullmatch(reference):
+        columns = tables.manifests.c
+        query = select(tables.manifests).where(columns.project == project, columns.id == bytes.fromhex(reference))
+        row = connection.execute(query).one_or_none()
     if row is None:
-        raise not_found(f"reference {reference.hex()}")
+        raise not_found(f"reference {reference}")
     return reference_of(row)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
 from sqlalchemy import select
 
 from steelyard.imaging import catalogue, outcomes, quotas, rules
@@ -19,12 +20,16 @@ from steelyard.imaging.objects import ImageContents, Opening, OpeningState, Oper
 from steelyard.imaging.ports import ImageFormat, Store, Watch
 from steelyard.imaging.shelf import Shelf
 from steelyard.imaging.tables import images, uploads
-from steelyard.model.errors import Cancelled, NotFound, SteelyardError, WrongState
-from steelyard.service.database import Database
+from steelyard.model.errors import Cancelled, InUse, NotFound, SteelyardError, Unavailable, WrongState
+from steelyard.service.database import Database, Transaction
 from steelyard.service.sealing import Sealer
 
 TELL_SECONDS: Final = 0.5
 """How often it is told how far long work is, and asked whether it is to go on."""
+
+_CHANGES: Final = frozenset({Verb.RESIZE, Verb.ROLL_BACK, Verb.FLATTEN})
+"""Work that leaves a volume another one than it was."""
+_log = structlog.get_logger(__name__)
 
 
 class Fetch(Protocol):
@@ -86,27 +91,69 @@ class Doer:
             Verb.END_BOOT: self._end_boot,
         }
 
-    def do(self, operation: Operation) -> None:
-        """Bring an operation to its end. Raises InUse, Unavailable, Stopping: it is to be done again later."""
+    def bring_to_end(self, operation: Operation) -> bool:
+        """Bring an operation to its end; False: somebody else is at work on it, or we are to stop. Raises Unavailable.
+
+        What it was on is as the store has it then, whether it was done or not.
+        """
         with self._database.writing() as tx:
             found = outcomes.begin(tx, operation)
         if found is None:
-            return
+            return True
         try:
             self._say(found, "begun")
             self._acts[found.verb](found)
+        except (InUse, Stopping):
+            return False
         except Cancelled:
-            with self._database.writing() as tx:
-                outcomes.given_up(tx, found)
+            self._end(found, outcomes.given_up)
+        except Unavailable:
+            raise
+        except SteelyardError as error:
+            self.fail(found, error)
+        return True
+
+    def fail(self, operation: Operation, error: SteelyardError) -> None:
+        """End an operation that cannot be done."""
+        self._end(operation, lambda tx, failed: outcomes.failed(tx, failed, error))
+
+    def _end(self, operation: Operation, end: Callable[[Transaction, Operation], None]) -> None:
+        """End work that was not done, or was begun and cut short: for a volume, what it is now is looked up."""
+        stored = self._stored(operation.target) if operation.verb in _CHANGES else None
+        with self._database.writing() as tx:
+            end(tx, operation)
+            if stored is not None:
+                outcomes.found(tx, operation.target, *stored)
+
+    def _stored(self, volume: str) -> tuple[str | None, int] | None:
+        """Return what a volume stands on, and its size; None: it is not there, or cannot be looked at."""
+        try:
+            return self._store.volumes()[volume], self._store.volume_occupancy(volume).apparent_bytes
+        except (KeyError, SteelyardError):
+            return None
+
+    def discard(self, identity: str) -> bool:
+        """Have what no row names any more forgotten; False: not now. Raises Unavailable."""
+        try:
+            match identity[0]:
+                case "i":
+                    self._store.delete_image(identity)
+                    self._shelf.forget_image(identity)
+                case "v":
+                    self._serving.close(identity)
+                    self._store.delete_volume(identity)
+                case _:
+                    self._shelf.forget_upload(identity)
+        except SteelyardError as error:
+            _log.info("imaging.not-discarded", id=identity, error=str(error))
+            return False
+        with self._database.writing() as tx:
+            outcomes.gone(tx, identity)
+        return True
 
     def stop(self) -> None:
         """Have long work end soon."""
         self._stopping.set()
-
-    def fail(self, operation: Operation, error: SteelyardError) -> None:
-        """End an operation that cannot be done."""
-        with self._database.writing() as tx:
-            outcomes.failed(tx, operation, error)
 
     # -- images --------------------------------------------------------------------------------------------------------
 
@@ -191,13 +238,7 @@ class Doer:
             outcomes.resized(tx, operation)
 
     def _roll_back(self, operation: Operation) -> None:
-        volume, image = operation.target, operation.parameters["image"]
-        try:
-            self._store.roll_back(volume, image)
-        except SteelyardError:
-            # It may have been done all the same: the table is not to name an image that it does not stand on.
-            if self._store.volumes().get(volume) != image:
-                raise
+        self._store.roll_back(operation.target, operation.parameters["image"])
         with self._database.writing() as tx:
             outcomes.rolled_back(tx, operation)
 

@@ -15,14 +15,14 @@ import structlog
 from sqlalchemy import select
 
 from steelyard.imaging import catalogue, outcomes, uploads
-from steelyard.imaging.keeping.doing import Doer, Stopping
+from steelyard.imaging.keeping.doing import Doer
 from steelyard.imaging.keeping.serving import Serving
 from steelyard.imaging.objects import Operation, Verb
 from steelyard.imaging.ports import Store
 from steelyard.imaging.shelf import Shelf
 from steelyard.imaging.tables import discarded
 from steelyard.imaging.tables import uploads as uploads_table
-from steelyard.model.errors import InUse, SteelyardError, StorageFailed, Unavailable
+from steelyard.model.errors import StorageFailed, Unavailable
 from steelyard.service.database import Database, local_seconds
 
 LOOK_SECONDS: Final = 1.0
@@ -119,7 +119,7 @@ class Keeper:
             pool = self._long if operation.verb in LONG else self._quick
             self._submit(operation.id, pool, partial(self._work, operation))
         for identity in gone:
-            self._submit(identity, self._quick, partial(self._discard, identity))
+            self._submit(identity, self._quick, partial(self._doer.discard, identity))
         for name, (seconds, due, chore) in self._chores.items():
             if due <= local_seconds():
                 self._chores[name] = (seconds, local_seconds() + seconds, chore)
@@ -151,41 +151,14 @@ class Keeper:
     # -- what is done --------------------------------------------------------------------------------------------------
 
     def _work(self, operation: Operation) -> bool:
-        """Bring an operation to its end; False: somebody else is at work on it."""
         try:
-            self._doer.do(operation)
-        except InUse as busy:
-            log.info("imaging.waits", operation=operation.id, verb=operation.verb.value, error=str(busy))
-            return False
-        except Stopping:
-            return False
+            return self._doer.bring_to_end(operation)
         except Unavailable:
             raise
-        except SteelyardError as error:
-            self._doer.fail(operation, error)
         except Exception:
             log.exception("doing an operation", operation=operation.id, verb=operation.verb.value)
             doing = f"{operation.verb.value} of {operation.subject}"
             self._doer.fail(operation, StorageFailed(doing, expected="it to be done", found="a fault of this service"))
-        return True
-
-    def _discard(self, identity: str) -> bool:
-        """Have the store forget what no row names any more; False: somebody is at work on it."""
-        try:
-            match identity[0]:
-                case "i":
-                    self._store.delete_image(identity)
-                    self._shelf.forget_image(identity)
-                case "v":
-                    self._serving.close(identity)
-                    self._store.delete_volume(identity)
-                case _:
-                    self._shelf.forget_upload(identity)
-        except SteelyardError as error:
-            log.info("imaging.not-discarded", id=identity, error=str(error))
-            return False
-        with self._database.writing() as tx:
-            outcomes.gone(tx, identity)
         return True
 
     def _take_up_endings(self) -> None:

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -53,8 +54,14 @@ _FILES: Final = {
     "usr/lib/steelyard/root.jq": ("root.jq", 0o644),
 }
 """Where the image has which file of ours; they are there before the kernel, whose package makes the initramfs."""
+_AGENT_UNIT: Final = ("etc/systemd/system/steelyard-agent.service", "agent.service")
+_AGENT_CONFIGURATION: Final = "etc/steelyard/agent.conf"
+_AGENT_FOLDER: Final = "usr/lib/steelyard/python"
+_AGENT_PARTS: Final = ("agent", "evidence", "model")
+_AGENT_PACKAGES: Final = ("libtss2-tcti-device0", "python3", "python3-tpm2-pytss")
+_MEASURED: Final = "ima_policy=tcb"
+"""What the kernel is told, so that it measures what root runs and reads."""
 _LINES: Final = {
-    "etc/kernel/cmdline": _COMMAND_LINE,
     "etc/default/locale": "LANG=C.UTF-8",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost",
     "etc/hostname": "debian",
@@ -84,6 +91,13 @@ _MASKED: Final = (
 """What would cost a start on the network a second or two, for nothing."""
 
 
+class OnRejection(StrEnum):
+    """What the agent does on a machine that the verifier rejected, besides to report no more."""
+
+    STOP = "stop"
+    POWER_OFF = "power-off"
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What is built.
@@ -91,12 +105,14 @@ class Recipe:
     kernel      Debian package of the kernel: linux-image-cloud-amd64, or linux-image-amd64 for physical machines.
     packages    more packages.
     size_bytes  of the disk, a multiple of 512; a volume made of it can be larger.
+    agent       the agent that reports to the verifier what runs, and a kernel that measures it; None: neither.
     """
 
     suite: str
     kernel: str
     packages: tuple[str, ...]
     size_bytes: int
+    agent: OnRejection | None
 
     def __post_init__(self) -> None:
         if not _SUITE.fullmatch(self.suite):
@@ -106,6 +122,11 @@ class Recipe:
                 raise WrongUse(_DOING, expected="a name of a package", found=package)
         if self.size_bytes <= 0 or self.size_bytes % _SECTOR:
             raise WrongUse(_DOING, expected=f"a size of a multiple of {_SECTOR} bytes", found=f"{self.size_bytes}")
+
+    @property
+    def command_line(self) -> str:
+        """What the kernel is told."""
+        return _COMMAND_LINE if self.agent is None else f"{_COMMAND_LINE} {_MEASURED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +157,7 @@ def build_debian(recipe: Recipe, image: Path, form: ImageFormat, luks_key: Path 
         if form is ImageFormat.QCOW2:
             disk = _convert(disk, work)
         disk.replace(image)
-        return _boot_files(system)
+        return _boot_files(system, recipe.command_line)
 
 
 def _check_key(path: Path) -> None:
@@ -159,14 +180,23 @@ def _install(recipe: Recipe, work: Path, cache: Path) -> Path:
     """Return a directory with the system in it, installed and cleaned; its archive lies beside it."""
     cache.mkdir(parents=True, exist_ok=True)
     ours, archive, system = work / "ours.tar", work / "system.tar", work / "system"
-    ours.write_bytes(_our_files())
+    ours.write_bytes(_our_files(recipe.agent))
+    packages, enabled, agent = [*_PACKAGES, *recipe.packages], [*_ENABLED], list[str]()
+    if recipe.agent is not None:
+        packages += _AGENT_PACKAGES
+        enabled.append(Path(_AGENT_UNIT[0]).name)
+        # Now, and by the Python that runs it: compiled files that are made later are in nobody's references.
+        options = "-q --invalidation-mode unchecked-hash"
+        agent.append(f'PYTHONHASHSEED=0 chroot "$1" python3 -m compileall {options} /{_AGENT_FOLDER}')
+    lines = {**_LINES, "etc/kernel/cmdline": recipe.command_line}
     units = 'systemctl --quiet --root="$1"'
     hooks = {
         "setup": ['mkdir -p "$1/var/cache/apt/archives"', f"sync-in {_quoted(cache)} /var/cache/apt/archives"],
         "essential": [f'tar -x -C "$1" -f {_quoted(ours)}'],
         "customize": [
             f"sync-out /var/cache/apt/archives {_quoted(cache)}",
-            f"{units} enable {' '.join(_ENABLED)}",
+            *agent,
+            f"{units} enable {' '.join(enabled)}",
             f"{units} disable {' '.join(_DISABLED)}",
             f"{units} mask {' '.join(_MASKED)}",
             # What the packages' scripts made: keys, names, logs of the build.
@@ -174,7 +204,7 @@ def _install(recipe: Recipe, work: Path, cache: Path) -> Path:
             'find "$1"/var/log "$1"/var/cache/apt "$1"/var/cache/debconf "$1"/var/cache/ldconfig -type f -delete',
             'rm -f "$1"/etc/*- "$1"/var/lib/dpkg/*-old "$1"/boot/System.map-*',
             *(f'ln -sf {target} "$1"/{path}' for path, target in _LINKS.items()),
-            *(f"printf '%s\\n' {_quoted(text)} >\"$1\"/{path}" for path, text in _LINES.items()),
+            *(f"printf '%s\\n' {_quoted(text)} >\"$1\"/{path}" for path, text in lines.items()),
             ': >"$1"/etc/machine-id',
             # As old as what is installed: nothing is to be brought up to date at the first start.
             'touch "$1"/etc/.updated "$1"/var/.updated',
@@ -185,7 +215,7 @@ def _install(recipe: Recipe, work: Path, cache: Path) -> Path:
         *("--skip=download/empty,essential/unlink", "--aptopt=APT::Install-Recommends false"),
         *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
         *(f"--dpkgopt=path-include={path}" for path in _KEPT),
-        f"--include={','.join((recipe.kernel, *_PACKAGES, *recipe.packages))}",
+        f"--include={','.join((recipe.kernel, *packages))}",
         *(f"--{when}-hook={hook}" for when, those in hooks.items() for hook in those),
         *("--", recipe.suite, str(archive)),
     ]
@@ -204,12 +234,14 @@ def _quoted(word: Path | str) -> str:
     return "'" + str(word).replace("'", "'\\''") + "'"
 
 
-def _our_files() -> bytes:
+def _our_files(agent: OnRejection | None) -> bytes:
     """Return an archive of our files, all of them root's."""
     output = io.BytesIO()
     sources = resources.files("steelyard.imaging.tenant") / "files"
     with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as archive:
         contents = {path: ((sources / name).read_bytes(), mode) for path, (name, mode) in _FILES.items()}
+        if agent is not None:
+            contents |= {path: (content, 0o644) for path, content in _agent_files(agent).items()}
         for folder in _folders(contents):
             member = tarfile.TarInfo(folder)
             member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, _TIME
@@ -219,6 +251,18 @@ def _our_files() -> bytes:
             member.size, member.mode, member.mtime = len(content), mode, _TIME
             archive.addfile(member, io.BytesIO(content))
     return output.getvalue()
+
+
+def _agent_files(agent: OnRejection) -> dict[str, bytes]:
+    """Return the agent's files: its unit, what that is told, and its source, which is this very package's."""
+    unit, name = _AGENT_UNIT
+    source = Path(str(resources.files("steelyard")))
+    own = [source / "__init__.py", *(path for part in _AGENT_PARTS for path in sorted((source / part).rglob("*.py")))]
+    return {
+        unit: (source / "imaging/tenant/files" / name).read_bytes(),
+        _AGENT_CONFIGURATION: f"ON_REJECTION={agent}\n".encode(),
+        **{f"{_AGENT_FOLDER}/steelyard/{path.relative_to(source)}": path.read_bytes() for path in own},
+    }
 
 
 def _folders(paths: Iterable[str]) -> list[str]:
@@ -254,9 +298,9 @@ def _convert(disk: Path, work: Path) -> Path:
     return converted
 
 
-def _boot_files(system: Path) -> BootFiles:
+def _boot_files(system: Path, command_line: str) -> BootFiles:
     kernels = sorted((system / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise BuildFailed(_DOING, expected="one kernel in the image", found=f"{len(kernels)}")
     initramfs = system / "boot" / kernels[0].name.replace("vmlinuz-", "initrd.img-", 1)
-    return BootFiles(kernels[0].read_bytes(), initramfs.read_bytes(), _COMMAND_LINE)
+    return BootFiles(kernels[0].read_bytes(), initramfs.read_bytes(), command_line)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from steelyard.attestation.references import dry_runs, manifests, policies, publication, signers
 from steelyard.attestation.references.objects import (
@@ -35,6 +36,7 @@ from steelyard.service.sealing import Sealer
 from tests import recorded
 from tests.fakes.evidence import FakeEvidence
 from tests.unit.evidence import samples
+from tests.unit.evidence.tpm import authorities
 
 EVERY_RIGHT: Final = frozenset(Right)
 PROVIDER: Final = Caller("pia", Office.PROVIDER, {}, EVERY_RIGHT)
@@ -90,8 +92,15 @@ def policy_bytes(name: str = "airlock", version: int = 1, **changes: Any) -> byt
 
 def components(**least: str) -> list[dict[str, Any]]:
     """Return the components of that policy, some of them from another version on."""
-    rules: list[dict[str, Any]] = recorded.RULES["components"]  # type: ignore[assignment]  # its values are of many types
+    rules: list[dict[str, Any]] = recorded.RULES["components"]
     return [{**one, "least_version": least.get(one["component"], one["least_version"])} for one in rules]
+
+
+def maker_certificate(subject: str = "Root") -> str:
+    """Return the certificate of an authority that is valid now, PEM."""
+    now = datetime.now(UTC)
+    made = authorities.root(subject, start=now - DAY, end=now + 100 * DAY)
+    return made.certificate.fields.public_bytes(Encoding.PEM).decode("ascii")
 
 
 @dataclass(slots=True)
@@ -160,12 +169,12 @@ class Authority:
     def accept(self, reference: bytes, by: Caller = RED) -> StoredReference:
         """Let a proposed one count."""
         with self.tx() as tx:
-            return manifests.accept_reference(tx, by, SEALER, project="red", reference=reference)
+            return manifests.accept_reference(tx, by, SEALER, project="red", reference=reference.hex())
 
     def revoke(self, reference: bytes, why: str = "a test", by: Caller = RED) -> StoredReference:
         """Take one back."""
         with self.tx() as tx:
-            return manifests.revoke_reference(tx, by, SEALER, project="red", reference=reference, why=why)
+            return manifests.revoke_reference(tx, by, SEALER, project="red", reference=reference.hex(), why=why)
 
     def revoke_release(self, component: str, release: str, by: Caller = RED) -> None:
         """Say that a version is bad."""

@@ -175,18 +175,20 @@ def test_a_proposed_manifest_blocks_nobody_and_cannot_be_accepted_after_a_later_
 
 def test_the_same_manifest_once_more_changes_nothing_and_brings_new_signatures(authority: Authority) -> None:
     authority.signers(raw(RELEASE, SECOND))
-    first = authority.add(authority.sample(), RELEASE)
-    assert authority.add(authority.sample(), RELEASE) == first
-    both = authority.add(authority.sample(), SECOND)
+    manifest = authority.sample()
+    first = authority.add(manifest, RELEASE)
+    assert authority.add(manifest, RELEASE) == first
+    both = authority.add(manifest, SECOND)
     assert both.id == first.id
     assert len(both.key_ids) == 2
 
 
 def test_a_revoked_manifest_does_not_come_back(authority: Authority) -> None:
     authority.signers()
-    revoked = authority.revoke(authority.add(authority.sample()).id, "it was wrong")
+    manifest = authority.sample()
+    revoked = authority.revoke(authority.add(manifest).id, "it was wrong")
     with pytest.raises(WrongState, match="it was wrong"):
-        authority.add(authority.sample())
+        authority.add(manifest)
     with pytest.raises(WrongState):
         authority.accept(revoked.id)
 

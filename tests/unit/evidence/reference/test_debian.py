@@ -5,10 +5,12 @@ import os
 import subprocess
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from steelyard.evidence.reference import debian
 from steelyard.evidence.reference.debian import files_of_package, files_of_tree
 from steelyard.model.errors import MalformedArtefact, TooLarge
 from steelyard.model.limits import (
@@ -62,9 +64,11 @@ def test_a_path_longer_than_the_kernel_allows_is_refused() -> None:
         files_of_tree([(b"/" + b"x" * FILE_PATH_BYTES.most, [])])
 
 
-def test_more_files_than_any_tree_has_are_refused() -> None:
+@pytest.mark.parametrize("most", [1000, pytest.param(MANIFEST_FILES.most, marks=pytest.mark.slow)])
+def test_more_files_than_any_tree_has_are_refused(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(debian, "MANIFEST_FILES", replace(MANIFEST_FILES, most=most))
     with pytest.raises(TooLarge, match="files"):
-        files_of_tree((b"/%d" % number, ()) for number in range(MANIFEST_FILES.most + 1))
+        files_of_tree((b"/%d" % number, ()) for number in range(most + 1))
 
 
 # -- a package ---------------------------------------------------------------------------------------------------------
@@ -312,12 +316,12 @@ def test_a_package_over_the_limit_is_refused_unread() -> None:
         files_of_package(bytes(PACKAGE_BYTES.most + 1))
 
 
-def test_more_members_than_any_package_has_are_refused() -> None:
+@pytest.mark.parametrize("most", [1000, pytest.param(PACKAGE_MEMBERS.most, marks=pytest.mark.slow)])
+def test_more_members_than_any_package_has_are_refused(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(debian, "PACKAGE_MEMBERS", replace(PACKAGE_MEMBERS, most=most))
     with pytest.raises(TooLarge, match="members"):
         files_of_package(
-            debian_package(
-                [tar_member(b"./", kind=b"5") * (PACKAGE_MEMBERS.most + 1)], name=b"data.tar.gz", pack_with=gzipped
-            )
+            debian_package([tar_member(b"./", kind=b"5") * (most + 1)], name=b"data.tar.gz", pack_with=gzipped)
         )
 
 
@@ -334,10 +338,12 @@ def test_xz_that_asks_for_gigabytes_of_memory_is_refused() -> None:
     refused(debian_package([], pack_with=lambda _: stream), "compressed with xz", "emory")
 
 
-def test_a_package_that_unpacks_to_more_than_any_does_is_refused() -> None:
-    """A gigabyte of zeros in a megabyte, after the end of the archive."""
+@pytest.mark.parametrize("most", [32 * MIB, pytest.param(PACKAGE_UNPACKED_BYTES.most, marks=pytest.mark.slow)])
+def test_a_package_that_unpacks_to_more_than_any_does_is_refused(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A thousand times as many zeros as bytes that they are packed in, after the end of the archive."""
+    monkeypatch.setattr(debian, "PACKAGE_UNPACKED_BYTES", replace(PACKAGE_UNPACKED_BYTES, most=most))
     part = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     zeros = part.compress(bytes(16 * MIB)) + part.flush(zlib.Z_FULL_FLUSH)
-    bomb = gzipped(b"")[:10] + zeros * (PACKAGE_UNPACKED_BYTES.most // (16 * MIB) + 1)
+    bomb = gzipped(b"")[:10] + zeros * (most // (16 * MIB) + 1)
     with pytest.raises(TooLarge):
         files_of_package(debian_package([], name=b"data.tar.gz", pack_with=lambda _: bomb))

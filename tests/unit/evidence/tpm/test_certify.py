@@ -45,7 +45,10 @@ def test_a_certification_binds_the_certified_key_to_the_certifying_one() -> None
 
 
 @pytest.mark.parametrize("subject_kind", SigningKind)
-@pytest.mark.parametrize("signer_kind", [SigningKind.RSA_2048_RSAPSS_SHA256, SigningKind.ECC_P384_ECDSA_SHA384])
+@pytest.mark.parametrize(
+    "signer_kind",
+    [pytest.param(SigningKind.RSA_2048_RSAPSS_SHA256, marks=pytest.mark.slow), SigningKind.ECC_P384_ECDSA_SHA384],
+)
 def test_a_real_certification_is_verified_and_the_tpm_agrees(
     tpm: SoftwareTpm, subject_kind: SigningKind, signer_kind: SigningKind
 ) -> None:
