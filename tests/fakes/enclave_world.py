@@ -4,6 +4,8 @@ The keys, verdicts and deliveries are real; the machines are a few fields. At ev
 must never be is so, whatever the enclave service believes: see `World.look`.
 """
 
+# ruff: noqa: ARG002 (a port's verbs have arguments that a simulator has no use for)
+
 import hashlib
 import json
 import secrets
@@ -157,6 +159,8 @@ class World:
 
     demands: bool = True
     """Whether the enclave's network demands verdicts."""
+    frozen: bool = False
+    """Whether machines do nothing more."""
 
     def is_as_at_the_start(self) -> bool:
         """Whether nothing is left of anybody."""
@@ -173,7 +177,8 @@ class World:
         """Let every machine, and isolation's own work, go on a little."""
         for node in self.nodes.values():
             self._isolation(node)
-            self._machine(node)
+            if not self.frozen:
+                self._machine(node)
         self.look()
 
     def _isolation(self, node: Node) -> None:
@@ -293,9 +298,9 @@ class SimMachines:
         self._world.called("look")
         found = self._node(node)
         if found.allocation != allocation:
-            return Tenure(False, False, False, False, "it is not ours")
+            return Tenure(ours=False, cut=False, leaving=False, dark=False, words="it is not ours")
         dark = found.leaving and found.power == "off" and not found.networks and not found.coming
-        return Tenure(True, found.cut, found.leaving, dark, "switches it off")
+        return Tenure(ours=True, cut=found.cut, leaving=found.leaving, dark=dark, words="switches it off")
 
     def hold(self, node: str, name: str, why: str) -> None:
         self._world.called("hold")

@@ -30,13 +30,13 @@ STEPS_EVERYWHERE: Final = pytest.mark.parametrize(
 
 
 @contextmanager
-def fresh(template: Path, **settings: int) -> Iterator[Rig]:
+def fresh(template: Path, *, nodes: int) -> Iterator[Rig]:
     with tempfile.TemporaryDirectory(dir=MEMORY, prefix="enclave-") as folder:
         path = Path(folder) / "steelyard.db"
         shutil.copyfile(template, path)
         database = Database(f"sqlite:///{path}")
         try:
-            yield make_rig(database, **settings)
+            yield make_rig(database, nodes=nodes)
         finally:
             database.close()
 
@@ -133,8 +133,9 @@ def test_a_service_that_fails_once_at_any_call_changes_nothing_in_the_end(
 
 
 VERBS: Final = (
-    "take", "taken", "look", "hold", "power", "powered", "attach", "attaching", "boot-device", "make-volume", "made-volume",
-    "boot", "booting", "end-boot", "ended-boot", "end-volume", "ended-volume", "enrol", "enrolled", "leave-share",
+    "take", "taken", "look", "hold", "power", "powered", "attach", "attaching", "boot-device", "make-volume",
+    "made-volume", "boot", "booting", "end-boot", "ended-boot", "end-volume", "ended-volume", "enrol", "enrolled",
+    "leave-share",
     "left-share", "weigh", "forget", "release", "releasing", "lift", "lifted", "open-volume", "access", "system",
 )  # fmt: skip
 

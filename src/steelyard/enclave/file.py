@@ -1,8 +1,9 @@
 """The enclave file: what a tenant writes, read strictly. docs/formats.md describes it, docs/enclave.schema.json is made
 from the table here.
 
-YAML, or JSON, which is YAML: mappings, lists, texts, whole numbers, true and false, null; nothing of YAML that makes one
-thing of another (anchors, aliases, tags, merges), no field twice, none that is not in the table. Errors name the line.
+YAML, or JSON, which is YAML: mappings, texts, whole numbers, true and false, null; nothing of YAML that makes
+one thing of another (anchors, aliases, tags, merges), no list, no field twice, none that is not in the table. Errors
+name the line.
 """
 
 from collections.abc import Callable, Mapping
@@ -86,7 +87,7 @@ FORM: Final = Part(
     {
         "name": Text("the enclave's", name=True),
         "trust": Text(
-            "open: nothing is weighed; attested: weighed before it joins; sealed: weighed, and keys are given to no other",
+            "open: nothing is weighed; attested: weighed before it joins; sealed: and keys are given to no other",
             words=tuple(each.value for each in Trust),
         ),
         "nodes": Part(
@@ -245,11 +246,8 @@ class _Events:
         if isinstance(event, yaml.ScalarEvent):
             return _Found(_scalar(event), line)
         if isinstance(event, yaml.SequenceStartEvent):
-            return self._list(depth, line)
+            raise _wrong(line, "a mapping or a single value", "a list")
         return self._mapping(depth, line)
-
-    def _list(self, depth: int, line: int) -> _Found:
-        raise _wrong(line, "a mapping or a single value", "a list")
 
     def _mapping(self, depth: int, line: int) -> _Found:
         found: dict[str, _Found] = {}
@@ -318,7 +316,7 @@ def _plain(kind: Kind, found: _Found, where: str) -> Any:
             return value
         case Labels():
             return _labels(found, where, refuse)
-        case Part(_, fields, needed):
+        case Part():
             if not isinstance(value, dict):
                 refuse("a mapping")
             return _part(kind, found, where)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select, update
 
-from steelyard.enclave import store
+from steelyard.enclave import keys, store
 from steelyard.enclave.file import parse_file, spec_of
 from steelyard.enclave.life import LEAVING, ON_THE_WAY, State
 from steelyard.enclave.objects import Enclave, Place
@@ -192,7 +192,7 @@ def seal_anew(tx: Transaction, sealer: Sealer) -> None:
     """Let all that is sealed be sealed by the newest key. Raises ServiceUnready for what does not open."""
     for row in tx.connection.execute(select(places.c.id, places.c.sealed).where(places.c.sealed.is_not(None))).all():
         if not sealer.is_current(row.sealed):
-            sealed = store.keys.seal_anew(sealer, row.id, row.sealed)
+            sealed = keys.seal_anew(sealer, row.id, row.sealed)
             tx.connection.execute(update(places).where(places.c.id == row.id).values(sealed=sealed))
     for row in tx.connection.execute(select(enclaves.c.id, enclaves.c.sealed)).all():
         if not sealer.is_current(row.sealed):

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from steelyard.enclave import keys
-from steelyard.enclave.life import Event, State
+from steelyard.enclave.life import ON_THE_WAY, Event, State
 from steelyard.enclave.objects import AfterUse, BootSecrets, Facts, OnRejection, Place, Trust, Weighing
 from steelyard.enclave.ports import (
     AirlockBoot,
@@ -609,7 +609,7 @@ def steps_of(state: State, *, weighs: bool) -> tuple[tuple[Step, ...], Event | N
 def done_share(place: Place) -> float:
     """Return how much of the way to running a place has come, from 0 to 1."""
     weighs = place.spec.trust.weighs
-    way = [state for state in (State.WANTED, State.ALLOCATED, State.AIRLOCK, State.WEIGHED, State.ADMITTED)]
+    way = ON_THE_WAY
     counts = [len(steps_of(state, weighs=weighs)[0]) for state in way]
     if place.state is State.RUNNING:
         return 1.0

@@ -303,7 +303,7 @@ def count_states(connection: Connection, enclave: str) -> Mapping[State, int]:
 
 
 def signed_peers(connection: Connection, sealer: Sealer, enclave: str) -> tuple[str, bytes]:
-    """Return by which key, PEM, an enclave's peers are signed, and who they are now: those that passed, and no other."""
+    """Return by which key, PEM, an enclave's peers are signed, and who they are now: those that passed."""
     row = connection.execute(select(enclaves).where(enclaves.c.id == enclave)).one()
     spec = spec_of(row.file)
     columns = places.c

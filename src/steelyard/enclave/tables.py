@@ -1,4 +1,4 @@
-"""The tables of the enclave service. Rows become objects in `store.py` alone; `migrations/` brings a database to them."""
+"""The tables of the enclave service. Rows become objects in `store.py` alone; `migrations/` makes the tables."""
 
 from typing import Final
 

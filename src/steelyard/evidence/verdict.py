@@ -51,7 +51,7 @@ class Affirmed:
 
 
 def parse_key(pem: str) -> Ed25519PublicKey:
-    """Return the key of whose verdicts one relies on: an Ed25519 public key, PEM and nothing else. Raises MalformedKey."""
+    """Return the key that is relied on: an Ed25519 public key, PEM and nothing else. Raises MalformedKey."""
     key = None
     if len(pem) <= PUBLIC_KEY_BYTES.most:
         with suppress(ValueError, UnsupportedAlgorithm):

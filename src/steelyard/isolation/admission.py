@@ -1,7 +1,7 @@
 """Verdicts as tickets: whether a signed attestation result lets a node onto a network that demands one.
 
-What makes one pass is decided by the network's owner, who names the key: not even a broken orchestrator can admit a node
-that this key's holder did not. What a verdict is, and how it is checked: `evidence/verdict.py`.
+What makes one pass is decided by the network's owner, who names the key: not even a broken orchestrator can admit a
+node that this key's holder did not. What a verdict is, and how it is checked: `evidence/verdict.py`.
 """
 
 from datetime import datetime

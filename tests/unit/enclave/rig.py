@@ -46,7 +46,7 @@ def document(trust: str = "open", count: int = 2, **changed: Any) -> dict[str, A
 
 def text(trust: str = "open", count: int = 2, **changed: Any) -> str:
     """Return an enclave file."""
-    return yaml.safe_dump(document(trust, count, **changed), sort_keys=False)
+    return str(yaml.safe_dump(document(trust, count, **changed), sort_keys=False))
 
 
 @dataclass

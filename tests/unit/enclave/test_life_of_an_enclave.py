@@ -4,6 +4,7 @@ import pytest
 
 from steelyard.enclave import store
 from steelyard.enclave.life import State
+from steelyard.enclave.ports import Standing
 from steelyard.service.database import Database
 from tests.fakes.enclave_world import AIRLOCK, ENCLAVE
 from tests.unit.enclave.rig import Rig, make_rig, text
@@ -149,8 +150,8 @@ def test_a_machine_that_falls_is_cut_off_and_its_peers_drop_it(database: Databas
         _, before = store.signed_peers(connection, rig.worker._sealer, enclave.id)
     node = rig.places()[0].node
     assert node is not None
-    rig.world._machine = lambda _node: None  # type: ignore[method-assign]
-    rig.world.nodes[node].standing = type(rig.world.nodes[node].standing).FAILED
+    rig.world.frozen = True
+    rig.world.nodes[node].standing = Standing.FAILED
     rig.run(lambda: State.HELD in rig.states())
     found = rig.world.nodes[node]
     assert found.cut

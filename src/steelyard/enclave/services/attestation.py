@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 from typing import Final
 
 from steelyard.client import attestation
@@ -45,7 +46,7 @@ class OverAttestation:
         """See `Scales`. Another project's machine of this name is none."""
         found = self._find(node)
         if found is None or found.project != project:
-            return Weighed(Standing.ABSENT, "it is not enrolled", None, False, None)
+            return Weighed(Standing.ABSENT, "it is not enrolled", None, reports=False, verdict=None)
         standing = _STANDINGS.get(found.state, Standing.ON_THE_WAY)
         verdict = self._verdict(node) if standing is Standing.PASSED else None
         step = None if found.step is None else (found.step.step, found.step.outcome)
@@ -80,10 +81,8 @@ class OverAttestation:
         """See `Scales`."""
         found = self._find(node)
         if found is not None and found.parameters_sha256 == parameters_sha256:
-            try:
+            with suppress(NotFound):
                 self._client.ask(attestation.delete_node(node, version=found.version))
-            except NotFound:
-                pass
 
 
 def _purpose(verdict: str, node: str) -> str | None:

@@ -1,6 +1,7 @@
 """The imaging service as the enclave needs it, by its HTTP API."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from steelyard.client import imaging
@@ -106,10 +107,8 @@ class OverImaging:
             return Pending(asked, "imaging is at work on it")
         if keep:
             return Done()
-        try:
+        with suppress(NotFound):
             self._client.ask(imaging.delete_volume(project, volume))
-        except NotFound:
-            pass
         return Done()
 
     def _await(self, asked: str | None, call: Call[ImagingOperation], *, done: bool = True) -> Progress:

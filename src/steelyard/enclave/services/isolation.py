@@ -7,9 +7,11 @@ what decides anything (whether a card is on a network, whether a machine is gone
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 from steelyard.client import isolation
+from steelyard.client.call import Call
 from steelyard.client.connection import Client
 from steelyard.client.objects import Node, Operation
 from steelyard.enclave.ports import Done, Identity, Machine, Pending, Power, Progress, Tenure
@@ -76,7 +78,8 @@ class OverIsolation:
         release = found.release
         dark = leaving and release is not None and release.confirmed in _DARK
         words = found.trouble or found.why
-        return Tenure(True, found.state == "quarantined", leaving, dark, f"{found.state}, {words}")
+        cut = found.state == "quarantined"
+        return Tenure(ours=True, cut=cut, leaving=leaving, dark=dark, words=f"{found.state}, {words}")
 
     def _nodes(self, project: str) -> Mapping[str, Node]:
         with self._lock:
@@ -98,21 +101,19 @@ class OverIsolation:
 
     def lift(self, node: str, name: str) -> None:
         """See `Machines`."""
-        try:
+        with suppress(NotFound):
             self._client.ask(isolation.lift_hold(node, name))
-        except NotFound:
-            pass
         self._forget()
 
     def power(self, node: str, wanted: Power, asked: str | None) -> Progress:
         """See `Machines`. Which way the power is, is read by isolation within the operation that is asked for."""
-        return self._await(asked, lambda: isolation.power(node, wanted.value, seconds=SECONDS))
+        return self._await(asked, isolation.power(node, wanted.value, seconds=SECONDS))
 
     def boot_from_network(self, node: str, asked: str | None) -> Progress:
         """See `Machines`."""
-        return self._await(asked, lambda: isolation.set_boot_device(node, "network", seconds=SECONDS))
+        return self._await(asked, isolation.set_boot_device(node, "network", seconds=SECONDS))
 
-    def _await(self, asked: str | None, begin: Callable[[], object]) -> Progress:
+    def _await(self, asked: str | None, begin: Call[Operation]) -> Progress:
         """Return how an operation goes on; one that failed, or was never begun, is begun."""
         operation = self._operation(asked)
         words = ""
@@ -123,10 +124,7 @@ class OverIsolation:
             words = failure.get("found", "") or operation.progress
             if not operation.over:
                 return Pending(operation.id, words)
-        begun = self._client.ask(begin())  # type: ignore[arg-type]  # a Call[Operation], which a callable cannot say
-        operation = begun if isinstance(begun, Operation) else None
-        if operation is None:
-            raise TypeError(type(begun).__name__)
+        operation = self._client.ask(begin)
         return Done() if operation.state == "done" else Pending(operation.id, words or operation.progress)
 
     def _operation(self, asked: str | None) -> Operation | None:
@@ -186,7 +184,7 @@ class OverIsolation:
         self._forget()
 
 
-_NOT_OURS: Final = Tenure(False, False, False, False, "it is not ours")
+_NOT_OURS: Final = Tenure(ours=False, cut=False, leaving=False, dark=False, words="it is not ours")
 
 
 def _machine(node: Node) -> Machine:
