@@ -9,11 +9,12 @@ must never be is so, whatever the enclave service believes: see `World.look`.
 import hashlib
 import json
 import secrets
+import threading
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -21,15 +22,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from steelyard.enclave.ports import (
     AirlockBoot,
+    Disks,
     Done,
     Enrolment,
     File,
     Identity,
     Machine,
+    Machines,
     OpenBoot,
     Pending,
     Power,
     Progress,
+    Scales,
     ScalesAt,
     Services,
     Standing,
@@ -104,6 +108,7 @@ class Node:
 class World:
     """All of them. fault: called with the name of each verb before and after its effect; may raise.
 
+    looks     whether it looks at itself at every call, which takes time that grows with its size.
     laziness  how often is asked about what takes time, until it is so.
     """
 
@@ -119,15 +124,30 @@ class World:
         self.calls = 0
         self.keys_given: list[str] = []
         self._asked: dict[str, int] = {}
+        self.lock = threading.RLock()
+        self.looks = True
 
     def services(self) -> Services:
         """Return the ports."""
         scales = ScalesAt(SimScales(self), ATTESTATION, AUTHORITY, (self.verdict_key,))
         return Services(SimMachines(self), SimDisks(self), {"own": scales}, DELIVERIES)
 
+    def locked_services(self) -> Services:
+        """Return the ports for services with threads; whoever lets time pass holds `lock`."""
+        own = self.services()
+        scales = {
+            name: ScalesAt(
+                cast("Scales", Locked(each.scales, self.lock)), each.address, each.authority, each.verdict_keys
+            )
+            for name, each in own.scales.items()
+        }
+        machines, disks = (Locked(each, self.lock) for each in (own.machines, own.disks))
+        return Services(cast("Machines", machines), cast("Disks", disks), scales, own.deliveries)
+
     def called(self, verb: str) -> None:
         """Note a moment at which anything may go wrong; look at the world."""
-        self.look()
+        if self.looks:
+            self.look()
         self.calls += 1
         self.fault(verb)
 
@@ -179,7 +199,8 @@ class World:
             self._isolation(node)
             if not self.frozen:
                 self._machine(node)
-        self.look()
+        if self.looks:
+            self.look()
 
     def _isolation(self, node: Node) -> None:
         if node.leaving:
@@ -282,10 +303,10 @@ class SimMachines:
         self._world.called("take")
         found = next((node for node in self._world.nodes.values() if node.allocation == allocation), None)
         if found is None:
-            free = [n for n in self._world.nodes.values() if n.allocation is None and n.name not in avoid]
-            if not free:
+            nodes = self._world.nodes.values()
+            found = next((node for node in nodes if node.allocation is None and node.name not in avoid), None)
+            if found is None:
                 raise NotEnough("allocating", expected="1 free node", found="none")
-            found = free[0]
             found.allocation = allocation
         self._world.called("taken")
         return Machine(found.name, {"eth0": f"52:54:00:00:00:{int(found.name[1:]) % 256:02x}"}, Identity({}, ()))
@@ -508,6 +529,22 @@ class SimScales:
         found.terms, found.share, found.standing, found.verdict = None, None, Standing.ABSENT, None
         found.step, found.reports = None, False
         self._world.called("forgotten")
+
+
+class Locked:
+    """A port that one thread asks at a time."""
+
+    def __init__(self, port: object, lock: threading.RLock) -> None:
+        self._port, self._lock = port, lock
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._port, name)
+
+        def ask(*arguments: Any, **named: Any) -> Any:
+            with self._lock:
+                return verb(*arguments, **named)
+
+        return ask
 
 
 def unreachable(verb: str) -> Unavailable:

@@ -5,7 +5,7 @@ only if the place is as it was when the step was begun; otherwise somebody has d
 step, which states an end, is as if it had not been taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -143,10 +143,11 @@ class Worker:
             store.change_enclave(tx, enclave, gone=True)
             store.note_enclave(tx, enclave, "gone", store.KEEPER, {})
 
-    def living(self) -> list[str]:
-        """Return the enclaves that are not gone."""
+    def living(self) -> Mapping[str, int]:
+        """Return the enclaves that are not gone, and the version of each."""
+        query = select(enclaves.c.id, enclaves.c.version).where(enclaves.c.gone.is_(False))
         with self._database.reading() as connection:
-            return list(connection.execute(select(enclaves.c.id).where(enclaves.c.gone.is_(False))).scalars())
+            return {row.id: row.version for row in connection.execute(query)}
 
 
 def _found(done: Next, facts: Facts) -> dict[str, Any]:
