@@ -309,7 +309,11 @@ class SimMachines:
                 raise NotEnough("allocating", expected="1 free node", found="none")
             found.allocation = allocation
         self._world.called("taken")
-        return Machine(found.name, {"eth0": f"52:54:00:00:00:{int(found.name[1:]) % 256:02x}"}, Identity({}, ()))
+        return Machine(
+            found.name,
+            {f"eth{card}": f"52:54:00:0{card}:00:{int(found.name[1:]) % 256:02x}" for card in (0, 1)},
+            Identity({}, ()),
+        )
 
     def taken(self, project: str, allocation: str) -> str | None:
         self._world.called("ask-allocation")
@@ -362,13 +366,12 @@ class SimMachines:
         self._world.called("check-airlock")
         assert network == AIRLOCK
 
-    def check_admission(self, network: str, verdict_keys: Collection[str]) -> int:
+    def check_admission(self, network: str, verdict_keys: Collection[str]) -> None:
         self._world.called("check-admission")
         if not self._world.demands or self._world.verdict_key not in verdict_keys:
             raise WrongState("looking at a network", expected="one that demands verdicts of our key", found="another")
-        return 41
 
-    def attach(self, node: str, nic: str, network: str, *, tagged: bool, verdict: str | None) -> Progress:
+    def attach(self, node: str, nic: str, network: str, *, verdict: str | None) -> Progress:
         self._world.called("attach")
         found = self._node(node)
         _must_be_ours(found)

@@ -133,14 +133,13 @@ def _parse_keys(fields: Fields) -> Keys:
 def parse_step(data: bytes) -> tuple[str, str, str]:
     """Return step, outcome and detail. Raises MalformedMessage, TooLarge."""
     fields = _fields(data, "reading a step")
-    step = check_name(fields.text("step"), "step")
+    step = fields.words("step")
     outcome: str = fields.choice("outcome", _OUTCOMES)
     detail = fields.words("detail")
     fields.end()
-    if len(detail) > STEP_CHARACTERS.most:
-        raise MalformedMessage(
-            "reading a step", expected=f"a detail of at most {STEP_CHARACTERS.most} letters", found=f"{len(detail)}"
-        )
+    if max(len(step), len(detail)) > STEP_CHARACTERS.most or not step:
+        expected = f"a step and a detail of at most {STEP_CHARACTERS.most} letters"
+        raise MalformedMessage("reading a step", expected=expected, found=f"{len(step)} and {len(detail)}")
     return step, outcome, detail
 
 

@@ -56,13 +56,6 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class YesNo:
-    """True or false."""
-
-    about: str
-
-
-@dataclass(frozen=True, slots=True)
 class Labels:
     """Texts by name."""
 
@@ -78,7 +71,7 @@ class Part:
     needed: tuple[str, ...]
 
 
-Kind = Text | Number | YesNo | Labels | Part
+Kind = Text | Number | Labels | Part
 
 _SECONDS: Final = Number("seconds", 1, STAGE_SECONDS.most)
 
@@ -106,11 +99,10 @@ FORM: Final = Part(
                     "where they boot and reach their disks; to be weighed, the airlock: its members are isolated",
                     name=True,
                 ),
-                "enclave": Text("where they meet; may be the boot network if nothing is weighed", name=True),
-                "addresses": Text("an IPv4 network; each machine has one address of it there", most=18),
-                "tagged": YesNo(
-                    "the enclave's network comes with a VLAN tag beside the boot network; true if they differ"
+                "enclave": Text(
+                    "where they meet, by another card of each; may be the boot network if nothing is weighed", name=True
                 ),
+                "addresses": Text("an IPv4 network; each machine has one address of it there", most=18),
             },
             ("boot", "enclave"),
         ),
@@ -182,8 +174,6 @@ def _schema(kind: Kind) -> dict[str, Any]:
             return {**about, "type": "string", **shape}
         case Number(_, least, most):
             return {**about, "type": "integer", "minimum": least, "maximum": most}
-        case YesNo():
-            return {**about, "type": "boolean"}
         case Labels():
             return {**about, "type": "object", "additionalProperties": {"type": "string"}}
         case Part(_, fields, needed):
@@ -310,10 +300,6 @@ def _plain(kind: Kind, found: _Found, where: str) -> Any:
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 refuse(f"a whole number from {least} to {most}")
             return value
-        case YesNo():
-            if not isinstance(value, bool):
-                refuse("true or false")
-            return value
         case Labels():
             return _labels(found, where, refuse)
         case Part():
@@ -366,7 +352,6 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
         boot_network=boot_network,
         network=network,
         addresses=_addresses(networks["addresses"], "networks.addresses") if "addresses" in networks else None,
-        tagged=networks.get("tagged", boot_network != network),
         disk_bytes=disk.get("size_bytes"),
         after_use=AfterUse(disk["after"]),
         weighing=_weighing(document.get("attestation")),
@@ -415,12 +400,11 @@ def _check_together(spec: Spec) -> None:
             raise MalformedEnclave(DOING, expected=expected, found=found)
 
     word = spec.trust.value
-    weighing, apart = spec.weighing, spec.boot_network != spec.network
+    weighing = spec.weighing
     demand(
         (weighing is not None) == spec.trust.weighs, "`attestation` where machines are weighed, and only there", word
     )
-    demand(apart or not spec.trust.weighs, "an enclave network that is not the airlock", spec.network)
-    demand(apart == spec.tagged, "tagged: true where the networks differ, and only there", str(spec.tagged).lower())
+    demand(spec.walled or not spec.trust.weighs, "an enclave network that is not the airlock", spec.network)
     sealed = spec.trust is Trust.SEALED
     demand((spec.wireguard is not None) == sealed, "`wireguard` with `trust: sealed`, and only there", word)
     if sealed and weighing is not None:

@@ -90,9 +90,8 @@ class Spec:
 
     boot_network     where machines boot, and reach their disks and whoever weighs them, for as long as they live. For
                      machines that are weighed it is the airlock: its members are isolated from one another.
-    network          the enclave's. Of machines that nobody weighs, it may be the boot network.
+    network          the enclave's, by another card of theirs. Where nobody is weighed, it may be the boot network.
     addresses        what machines are called there: each place has one; None: nobody says.
-    tagged           whether it comes by the same card with a tag, beside the boot network.
     disk_bytes       None: as large as the image.
     attempts         how many machines are tried for one that is wanted, before it is left at that.
     """
@@ -105,7 +104,6 @@ class Spec:
     boot_network: str
     network: str
     addresses: IPv4Network | None
-    tagged: bool
     disk_bytes: int | None
     after_use: AfterUse
     weighing: Weighing | None
@@ -115,6 +113,11 @@ class Spec:
     limits: Limits
     on_rejection: OnRejection
     attempts: int
+
+    @property
+    def walled(self) -> bool:
+        """Whether the enclave's network is another than the one that machines boot by."""
+        return self.network != self.boot_network
 
     def makeup(self) -> str:
         """Return the digest of all that a machine is made by: one of another is replaced."""
@@ -126,7 +129,6 @@ class Spec:
             "boot_network": self.boot_network,
             "network": self.network,
             "addresses": None if self.addresses is None else str(self.addresses),
-            "tagged": self.tagged,
             "disk_bytes": self.disk_bytes,
             "weighing": None
             if weighing is None
@@ -143,7 +145,7 @@ class Facts:
     """What was found out or made about a place's machine. No secret is in it.
 
     asked      what a service is working at for the step that is being taken; None: nothing.
-    nic, mac   the card that it boots by.
+    nic, mac   the card that it boots by; wall_nic, wall_mac: the one that the enclave's network comes by.
     delivery   the unguessable part of the address where its delivery will be.
     boot       nonce of the quote that was judged, hexadecimal: which boot this is.
     transport, wireguard  public keys of this boot, hexadecimal, as the quote vouches for them.
@@ -154,6 +156,8 @@ class Facts:
     asked: str | None = None
     nic: str | None = None
     mac: str | None = None
+    wall_nic: str | None = None
+    wall_mac: str | None = None
     delivery: str | None = None
     boot: str | None = None
     transport: str | None = None

@@ -101,14 +101,14 @@ class Machines(Protocol):
     def check_airlock(self, network: str) -> None:
         """Let pass a network whose members cannot reach one another. Raises WrongState."""
 
-    def check_admission(self, network: str, verdict_keys: Collection[str]) -> int:
-        """Let pass a network that admits by verdicts of one of these keys (PEM) alone; return its VLAN.
+    def check_admission(self, network: str, verdict_keys: Collection[str]) -> None:
+        """Let pass a network that admits by verdicts of one of these keys (PEM) alone.
 
         Raises WrongState: an enclave would otherwise rest on good behaviour.
         """
 
-    def attach(self, node: str, nic: str, network: str, *, tagged: bool, verdict: str | None) -> Progress:
-        """Have a card on a network; done when the switch was read to carry it. Raises NotAdmitted."""
+    def attach(self, node: str, nic: str, network: str, *, verdict: str | None) -> Progress:
+        """Have a card on a network, without a tag; done when the switch was read to carry it. Raises NotAdmitted."""
 
     def detach_all(self, node: str) -> Progress:
         """Have a machine on no network; done when the switch was read to be without it."""

@@ -155,11 +155,19 @@ def _after(progress: Progress) -> Result:
 def _take(work: Work) -> Result:
     place = work.place
     machine = work.services.machines.take(place.project, place.id, place.spec.labels, place.avoid)
-    if not machine.cards:
-        doing = f"choosing the network card of {machine.name}"
-        raise WrongUse(doing, expected="one with a cable", found="none")
-    nic = min(machine.cards)
-    facts = Facts(nic=nic, mac=machine.cards[nic], delivery=secrets.token_hex(16))
+    cards = sorted(machine.cards)
+    needed = 2 if place.spec.walled else 1
+    if len(cards) < needed:
+        doing = f"choosing network cards of {machine.name}"
+        raise WrongUse(doing, expected=f"{needed} with a cable", found=", ".join(cards) or "none")
+    boot, wall = cards[0], cards[needed - 1]
+    facts = Facts(
+        nic=boot,
+        mac=machine.cards[boot],
+        wall_nic=wall,
+        wall_mac=machine.cards[wall],
+        delivery=secrets.token_hex(16),
+    )
     return Next(node=machine.name, facts=facts)
 
 
@@ -192,16 +200,14 @@ def _volume(work: Work) -> Result:
 
 def _boot_network(work: Work) -> Result:
     network = work.place.spec.boot_network
-    return _after(work.services.machines.attach(work.node, work.fact("nic"), network, tagged=False, verdict=None))
+    return _after(work.services.machines.attach(work.node, work.fact("nic"), network, verdict=None))
 
 
 def _open_network(work: Work) -> Result:
     spec = work.place.spec
-    if spec.network == spec.boot_network:
+    if not spec.walled:
         return Next()
-    return _after(
-        work.services.machines.attach(work.node, work.fact("nic"), spec.network, tagged=spec.tagged, verdict=None)
-    )
+    return _after(work.services.machines.attach(work.node, work.fact("wall_nic"), spec.network, verdict=None))
 
 
 def _boot_open(work: Work) -> Result:
@@ -318,9 +324,7 @@ def _join(work: Work) -> Result:
     verdict = work.fact("verdict")
     _checked(work, verdict, work.fact("boot"))
     spec = work.place.spec
-    return _after(
-        work.services.machines.attach(work.node, work.fact("nic"), spec.network, tagged=spec.tagged, verdict=verdict)
-    )
+    return _after(work.services.machines.attach(work.node, work.fact("wall_nic"), spec.network, verdict=verdict))
 
 
 # -- admitted ----------------------------------------------------------------------------------------------------------
@@ -356,14 +360,13 @@ def _deliver(work: Work) -> Result:
 def _files(work: Work, own: BootSecrets) -> dict[str, Secret]:
     place, spec = work.place, work.place.spec
     wireguard = spec.wireguard
-    vlan = work.services.machines.check_admission(spec.network, work.scales.verdict_keys)
     signing_key, peers = work.peers()
     here = {
         "schema": "steelyard.enclave/1",
         "enclave": work.enclave,
         "node": work.node,
         "number": place.number,
-        "vlan": vlan,
+        "card": work.fact("wall_mac"),
         "address": None if spec.addresses is None else f"{spec.addresses[place.number]}/{spec.addresses.prefixlen}",
         "wireguard": None
         if wireguard is None

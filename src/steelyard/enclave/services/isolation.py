@@ -142,7 +142,7 @@ class OverIsolation:
             doing = f"looking at the airlock {network}"
             raise WrongState(doing, expected="a network with isolated members", found=f"members {found.members}")
 
-    def check_admission(self, network: str, verdict_keys: Collection[str]) -> int:
+    def check_admission(self, network: str, verdict_keys: Collection[str]) -> None:
         """See `Machines`."""
         found = self._client.ask(isolation.read_network(network))
         doing = f"looking at the enclave's network {network}"
@@ -150,14 +150,13 @@ class OverIsolation:
             raise WrongState(doing, expected="one that demands verdicts", found="one that admits everybody")
         if found.admission.key.strip() not in {key.strip() for key in verdict_keys}:
             raise WrongState(doing, expected="the key of this attestation service", found="another's")
-        return found.vlan
 
-    def attach(self, node: str, nic: str, network: str, *, tagged: bool, verdict: str | None) -> Progress:
+    def attach(self, node: str, nic: str, network: str, *, verdict: str | None) -> Progress:
         """See `Machines`. The switch is asked by isolation; here is asked what it read."""
         for there in self._client.every(isolation.list_attachments(node=node, network=network)):
-            if there.nic == nic and there.wanted and there.tagged == tagged:
+            if there.nic == nic and there.wanted and not there.tagged:
                 return Pending(None, "the switch is written") if there.applied_at is None else Done()
-        self._client.ask(isolation.attach(node, nic, network, tagged=tagged, verdict=verdict, seconds=SECONDS))
+        self._client.ask(isolation.attach(node, nic, network, verdict=verdict, seconds=SECONDS))
         return Pending(None, "the switch is written")
 
     def detach_all(self, node: str) -> Progress:
