@@ -2,6 +2,7 @@
 
 import json
 
+import httpx
 import pytest
 
 from steelyard.client import attestation, isolation
@@ -10,7 +11,7 @@ from steelyard.model.errors import NotFound
 from steelyard.service import journal
 from steelyard.service.database import Database
 from tests.enclave.site import BOOT, WALL, Site, site_on
-from tests.simulated_nodes import Lie
+from tests.simulated_nodes import Lie, Refused, through
 from tests.unit.isolation.rig import PROVIDER
 
 pytestmark = pytest.mark.slow
@@ -77,8 +78,10 @@ def test_a_machine_that_falls_while_it_runs_is_cut_off(sqlite_database: Database
         site.wait(lambda: site.states() == ["running"] * 2)
         node = site.machines["n1"]
         node.tell(Lie.UNKNOWN_FILE)
-        with pytest.raises(Exception):  # noqa: B017, PT011 (whatever it hears)
-            node.report()
+        with httpx.Client(base_url=site.url, timeout=30) as http:
+            node.call = through(http)
+            with pytest.raises(Refused):
+                node.report()
         site.wait(lambda: sorted(site.states()) == ["held", "running"])
         assert networks(site, "n1") == set()
         assert site.client.ask(isolation.read_node("n1")).state == "quarantined"
