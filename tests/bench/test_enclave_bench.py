@@ -70,7 +70,10 @@ def test_machines_admitted_at_once(
     simulators: list[float] = []
     before_memory, before_cpu = memory_mib(), cpu_seconds()
 
+    took: list[float] = []
+
     def admit() -> None:
+        begin = time.monotonic()
         keeper = Keeper(sqlite_database, Worker(sqlite_database, SEALER, world.locked_services()), threads=16)
         with living(world, simulators):
             rig.apply(text(trust, nodes))
@@ -78,10 +81,11 @@ def test_machines_admitted_at_once(
             try:
                 wait_until_all_run(rig, nodes)
             finally:
+                took.append(time.monotonic() - begin)
                 keeper.stop(60)
 
     benchmark.pedantic(admit, rounds=1, iterations=1)  # type: ignore[no-untyped-call]  # pytest-benchmark's
-    seconds = benchmark.stats.stats.total
+    [seconds] = took
     cpu = cpu_seconds() - before_cpu - sum(simulators)
     benchmark.extra_info["nodes a minute"] = round(60 * nodes / seconds)
     benchmark.extra_info["CPU milliseconds a node"] = round(1000 * cpu / nodes, 1)

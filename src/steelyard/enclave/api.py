@@ -18,6 +18,7 @@ from steelyard.enclave.schemas import (
     place_body,
     plan_body,
 )
+from steelyard.model.limits import ENCLAVE_FILE_BYTES
 from steelyard.service.accounts import Session, look_again
 from steelyard.service.authority import Right
 from steelyard.service.database import Database
@@ -39,6 +40,8 @@ from steelyard.service.sealing import Sealer
 
 READING: Final = may(Who.SIGNED_IN, Right.READ)
 CHANGING: Final = may(Who.MEMBER, Right.ENCLAVES)
+_BODY_BYTES: Final = 7 * ENCLAVE_FILE_BYTES.most
+"""A file of which JSON writes every letter as six."""
 _WHERE: Final = "/v1/projects/{project}/enclaves/{enclave}"
 
 
@@ -110,7 +113,7 @@ def _add_looking(router: APIRouter) -> None:
 
 
 def _add_files(router: APIRouter, means: Means) -> None:
-    @router.put(_WHERE, openapi_extra=CHANGING)
+    @router.put(_WHERE, max_body_size=_BODY_BYTES, openapi_extra=CHANGING)
     def apply_enclave(
         project: str,
         enclave: str,
@@ -134,7 +137,7 @@ def _add_files(router: APIRouter, means: Means) -> None:
             )
         return _told(database, applied, response)
 
-    @router.post(_WHERE + "/plan", openapi_extra=may(Who.MEMBER, Right.READ))
+    @router.post(_WHERE + "/plan", max_body_size=_BODY_BYTES, openapi_extra=may(Who.MEMBER, Right.READ))
     def plan_enclave(project: str, enclave: str, body: FileInput, session: SignedIn, database: TheDatabase) -> PlanBody:
         """Tell what applying a file would change."""
         with database.reading() as connection:
