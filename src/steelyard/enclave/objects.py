@@ -189,7 +189,6 @@ class Place:
     deadline  after it, the state is over; None: the state has none.
     due       when it is looked at next; None: when something happens to it.
     sealed    its secrets, sealed with the service's key: see `keys.py`.
-    delivery  what its machine may fetch, all of it sealed to this boot; None: nothing.
     failed    whether it ended otherwise than it should.
     receipt   what was confirmed of the release.
     """
@@ -211,7 +210,6 @@ class Place:
     due: datetime | None
     facts: Facts
     sealed: bytes | None
-    delivery: bytes | None
     receipt: Mapping[str, Any] | None
     failed: bool
     version: int

@@ -173,7 +173,7 @@ def list_enclaves(
 def list_places(connection: Connection, enclave: Enclave, *, over: bool, after: str, limit: int) -> Sequence[Place]:
     """Return an enclave's places by age, the oldest first; over: those that are over, with their receipts."""
     columns = places.c
-    query = select(places).where(columns.enclave == enclave.id, columns.id > after).order_by(columns.id).limit(limit)
+    query = store.PLACE.where(columns.enclave == enclave.id, columns.id > after).order_by(columns.id).limit(limit)
     is_over = columns.state == State.RELEASED.value
     return [store.place_of(row) for row in connection.execute(query.where(is_over if over else ~is_over))]
 

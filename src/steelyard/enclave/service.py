@@ -189,6 +189,6 @@ def find_in(database: Database, sealer: Sealer) -> Find:
             if kind == "delivery":
                 return store.find_delivery(connection, name)
             enclave = store.find_enclave_of_delivery(connection, name)
-            return None if enclave is None else store.signed_peers(connection, sealer, enclave)[1]
+            return None if enclave is None else store.signed_peers(connection, sealer, enclave)
 
     return find

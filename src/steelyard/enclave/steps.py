@@ -51,8 +51,8 @@ STARTED: Final = ("loading the tenant's system", "done")
 class Work:
     """What a step is given.
 
-    enclave  its name.
-    peers    tells by whose signature, PEM, who the peers are, and who they are now, signed.
+    enclave    its name.
+    peers_key  tells who signs who the peers are, PEM.
     """
 
     place: Place
@@ -60,7 +60,7 @@ class Work:
     services: Services
     sealer: Sealer
     now: datetime
-    peers: Callable[[], tuple[str, bytes]]
+    peers_key: Callable[[], str]
 
     @property
     def node(self) -> str:
@@ -360,7 +360,6 @@ def _deliver(work: Work) -> Result:
 def _files(work: Work, own: BootSecrets) -> dict[str, Secret]:
     place, spec = work.place, work.place.spec
     wireguard = spec.wireguard
-    signing_key, peers = work.peers()
     here = {
         "schema": "steelyard.enclave/1",
         "enclave": work.enclave,
@@ -375,9 +374,9 @@ def _files(work: Work, own: BootSecrets) -> dict[str, Secret]:
             "address": f"{wireguard.address(place.number)}/{wireguard.addresses.prefixlen}",
         },
         "peers": f"{work.services.deliveries}/peers/{work.fact('delivery')}",
-        "peers_key": signing_key,
+        "peers_key": work.peers_key(),
     }
-    files = {"enclave.json": Secret(json.dumps(here).encode()), "peers.json": Secret(peers)}
+    files = {"enclave.json": Secret(json.dumps(here).encode())}
     if spec.user_data is not None:
         files["user-data"] = Secret(spec.user_data.encode())
     if spec.trust is Trust.SEALED:
@@ -415,7 +414,7 @@ def _watch(work: Work) -> Result:
     return Wait("it is watched", seconds=WATCH_SECONDS)
 
 
-WATCH_SECONDS: Final = 2.0
+WATCH_SECONDS: Final = 5.0
 """How often is looked at a machine that runs."""
 
 

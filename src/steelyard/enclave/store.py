@@ -120,6 +120,10 @@ def count_failure(tx: Transaction, enclave: str) -> None:
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
+PLACE: Final = select(*(column for column in places.c if column.name not in ("delivery", "delivery_path")))
+"""All of a place but its delivery, which may be large, and which nobody but its machine asks for."""
+
+
 def place_of(row: Row[Any]) -> Place:
     """Return a row as a place."""
     return Place(
@@ -140,7 +144,6 @@ def place_of(row: Row[Any]) -> Place:
         due=row.due,
         facts=Facts.of(row.facts),
         sealed=row.sealed,
-        delivery=row.delivery,
         receipt=row.receipt,
         failed=row.failed,
         version=row.version,
@@ -149,13 +152,13 @@ def place_of(row: Row[Any]) -> Place:
 
 def find_place(connection: Connection, place: str) -> Place | None:
     """Return a place; None: there is none."""
-    row = connection.execute(select(places).where(places.c.id == place)).one_or_none()
+    row = connection.execute(PLACE.where(places.c.id == place)).one_or_none()
     return None if row is None else place_of(row)
 
 
 def load_places(connection: Connection, ids: Sequence[str]) -> list[Place]:
     """Return these places."""
-    return [place_of(row) for row in connection.execute(select(places).where(places.c.id.in_(ids)))]
+    return [place_of(row) for row in connection.execute(PLACE.where(places.c.id.in_(ids)))]
 
 
 def seen_places(connection: Connection, enclave: str) -> list[Seen]:
@@ -302,8 +305,14 @@ def count_states(connection: Connection, enclave: str) -> Mapping[State, int]:
 # -- peers -------------------------------------------------------------------------------------------------------------
 
 
-def signed_peers(connection: Connection, sealer: Sealer, enclave: str) -> tuple[str, bytes]:
-    """Return by which key, PEM, an enclave's peers are signed, and who they are now: those that passed."""
+def peers_key(connection: Connection, sealer: Sealer, enclave: str) -> str:
+    """Return by which key, PEM, an enclave's peers are signed."""
+    sealed = connection.execute(select(enclaves.c.sealed).where(enclaves.c.id == enclave)).scalar_one()
+    return keys.public_pem(keys.open_signing_key(sealer, enclave, sealed))
+
+
+def signed_peers(connection: Connection, sealer: Sealer, enclave: str) -> bytes:
+    """Return who an enclave's peers are now, signed: those that passed."""
     row = connection.execute(select(enclaves).where(enclaves.c.id == enclave)).one()
     spec = spec_of(row.file)
     columns = places.c
@@ -327,7 +336,7 @@ def signed_peers(connection: Connection, sealer: Sealer, enclave: str) -> tuple[
         "serial": row.peers_serial,
         "peers": listed,
     }
-    return keys.public_pem(key), keys.sign_peers(key, document)
+    return keys.sign_peers(key, document)
 
 
 def find_delivery(connection: Connection, path: str) -> bytes | None:

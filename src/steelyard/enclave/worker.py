@@ -50,7 +50,7 @@ class Worker:
         if place.deadline is not None and now >= place.deadline:
             why = f"{place.state.value} for longer than it may be; {place.words or 'nothing was heard'}"
             return Outcome(place, Move(Event.RELEASE, why, failed=True))
-        work = Work(place, place.spec.name, self._services, self._sealer, now, lambda: self._peers(place))
+        work = Work(place, place.spec.name, self._services, self._sealer, now, lambda: self._peers_key(place))
         try:
             return Outcome(place, take_step(work))
         except Exception:
@@ -58,9 +58,9 @@ class Worker:
             log.exception("taking a step", place=place.id, state=place.state.value, step=place.step)
             return Outcome(place, Wait("a fault of this service; see its log"))
 
-    def _peers(self, place: Place) -> tuple[str, bytes]:
+    def _peers_key(self, place: Place) -> str:
         with self._database.reading() as connection:
-            return store.signed_peers(connection, self._sealer, place.enclave)
+            return store.peers_key(connection, self._sealer, place.enclave)
 
     def write(self, tx: Transaction, outcomes: Sequence[Outcome]) -> tuple[dict[str, float | None], set[str]]:
         """Write outcomes; return when to look at each place again, in seconds, and which enclaves to look at."""
