@@ -35,8 +35,7 @@ class DeliveryServer:
 
     def __init__(self, host: str, port: int, find: Find) -> None:
         self._host, self._port, self._find = host, port, find
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="deliveries")
+        self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self._callers: dict[asyncio.Task[None], str] = {}
         self.port = port
@@ -45,6 +44,8 @@ class DeliveryServer:
         """Begin. Raises OSError when the address is not to be had."""
         listener = socket.create_server((self._host, self._port), backlog=512)
         self.port = listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="deliveries")
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(listener), self._loop).result()
 
@@ -53,7 +54,7 @@ class DeliveryServer:
 
     def stop(self) -> None:
         """End; return when it has."""
-        if not self._thread.is_alive():
+        if self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

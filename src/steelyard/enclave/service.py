@@ -102,6 +102,7 @@ class EnclaveService:
         self._settings = read_table(EnclaveSettings, table, "enclave", configuration.directory)
         self._database, self._sealer = database, read_sealer(configuration.sealing_keys)
         self._ending = ExitStack()
+        self.deliveries_port = self._settings.deliveries_port
         self._means = Means(self._sealer, frozenset(each.name for each in self._settings.attestation))
 
     def routers(self) -> Sequence[APIRouter]:
@@ -115,6 +116,14 @@ class EnclaveService:
         settings = self._settings
         if settings.isolation is None or settings.imaging is None:
             return
+        try:
+            self._begin(settings.isolation, settings.imaging)
+        except BaseException:
+            self._ending.close()
+            raise
+
+    def _begin(self, isolation: ServiceSettings, imaging: ServiceSettings) -> None:
+        settings = self._settings
         deliveries = DeliveryServer(
             settings.deliveries, settings.deliveries_port, find_in(self._database, self._sealer)
         )
@@ -124,9 +133,10 @@ class EnclaveService:
             doing = f"listening on {settings.deliveries} port {settings.deliveries_port}"
             raise ServiceUnready(doing, expected="a free port", found=cause.strerror or str(cause)) from cause
         self._ending.callback(deliveries.stop)
+        self.deliveries_port = deliveries.port
         services = Services(
-            OverIsolation(self._client(settings.isolation)),
-            OverImaging(self._client(settings.imaging)),
+            OverIsolation(self._client(isolation)),
+            OverImaging(self._client(imaging)),
             self._scales(),
             f"http://{settings.deliveries}:{deliveries.port}",
         )
