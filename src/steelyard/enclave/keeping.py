@@ -18,7 +18,7 @@ import structlog
 
 from steelyard.enclave import store
 from steelyard.enclave.objects import Place
-from steelyard.enclave.worker import Outcome, Worker
+from steelyard.enclave.worker import Outcome, Worker, says_nothing_new
 from steelyard.model.errors import SteelyardError
 from steelyard.service import leases
 from steelyard.service.database import Database, local_seconds
@@ -148,8 +148,7 @@ class Keeper:
             return
         now = local_seconds()
         try:
-            with self._database.writing() as tx:
-                pauses, touched = self._worker.write(tx, outcomes)
+            pauses, touched = self._worker.settle(outcomes)
         except BaseException:
             # Not written: the steps are taken again.
             pauses, touched = {outcome.place.id: LOOK_SECONDS for outcome in outcomes}, set()
@@ -157,7 +156,8 @@ class Keeper:
         finally:
             for outcome in outcomes:
                 self._busy.discard(outcome.place.id)
-                self._seen[outcome.place.id] = -1
+                # What was written has another version, which is found out at the next look.
+                self._seen[outcome.place.id] = outcome.place.version if says_nothing_new(outcome) else -1
                 pause = pauses.get(outcome.place.id, LOOK_SECONDS)
                 if pause is not None:
                     self._at(outcome.place.id, now + pause)

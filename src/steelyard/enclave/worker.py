@@ -62,12 +62,26 @@ class Worker:
         with self._database.reading() as connection:
             return store.peers_key(connection, self._sealer, place.enclave)
 
+    def settle(self, outcomes: Sequence[Outcome]) -> tuple[dict[str, float | None], set[str]]:
+        """Write outcomes, as `write`; where there is nothing to write, nobody is kept from writing meanwhile."""
+        if all(says_nothing_new(outcome) for outcome in outcomes):
+            return {outcome.place.id: self._wait(outcome.place, outcome.result) for outcome in outcomes}, set()
+        with self._database.writing() as tx:
+            return self.write(tx, outcomes)
+
     def write(self, tx: Transaction, outcomes: Sequence[Outcome]) -> tuple[dict[str, float | None], set[str]]:
         """Write outcomes; return when to look at each place again, in seconds, and which enclaves to look at."""
         pauses: dict[str, float | None] = {}
-        enclaves_touched = set()
-        now = {place.id: place for place in store.load_places(tx.connection, [each.place.id for each in outcomes])}
-        for outcome in outcomes:
+        enclaves_touched: set[str] = set()
+        # What waits as it did before is not worth a look at its row: if that has changed, it is looked at by that.
+        quiet = [each for each in outcomes if says_nothing_new(each)]
+        for outcome in quiet:
+            pauses[outcome.place.id] = self._wait(outcome.place, outcome.result)
+        told = [each for each in outcomes if each.place.id not in pauses]
+        if not told:
+            return pauses, enclaves_touched
+        now = {place.id: place for place in store.load_places(tx.connection, [each.place.id for each in told])}
+        for outcome in told:
             current = now.get(outcome.place.id)
             if current is None or current.version != outcome.place.version:
                 pauses[outcome.place.id] = 0.0
@@ -86,12 +100,17 @@ class Worker:
             case Rest(words):
                 store.change_place(tx, place, {"words": words, "due": None})
                 return None, False
-            case Wait(words, asked, seconds):
+            case Wait(words, asked, _):
                 words = words[: store.WORDS_CHARACTERS]
                 if words != place.words or asked != place.facts.asked:
                     facts = replace(place.facts, asked=asked)
                     store.change_place(tx, place, {"words": words, "facts": facts.document()})
-                return (self._pause(place) if seconds is None else seconds), False
+                return self._wait(place, result), False
+
+    def _wait(self, place: Place, result: Result) -> float:
+        """Return when to look again at a place that waits."""
+        seconds = result.seconds if isinstance(result, Wait) else None
+        return self._pause(place) if seconds is None else seconds
 
     def _pause(self, place: Place) -> float:
         pause = self._pauses.get(place.id, FIRST_PAUSE_SECONDS)
@@ -148,6 +167,15 @@ class Worker:
         query = select(enclaves.c.id, enclaves.c.version).where(enclaves.c.gone.is_(False))
         with self._database.reading() as connection:
             return {row.id: row.version for row in connection.execute(query)}
+
+
+def says_nothing_new(outcome: Outcome) -> bool:
+    """Whether a place waits as it did before, so that there is nothing to write."""
+    place, result = outcome.place, outcome.result
+    return isinstance(result, Wait) and (result.words[: store.WORDS_CHARACTERS], result.asked) == (
+        place.words,
+        place.facts.asked,
+    )
 
 
 def _found(done: Next, facts: Facts) -> dict[str, Any]:
