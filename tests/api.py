@@ -19,12 +19,10 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steelyard.attestation import api as attestation
-from steelyard.attestation.api import Means as AttestationMeans
 from steelyard.attestation.references import api as references
 from steelyard.attestation.references.policies import StoredPolicies
 from steelyard.attestation.service import AttestationSettings, make_means
 from steelyard.attestation.throttle import Buckets, Rate
-from steelyard.attestation.verdicts import Signer
 from steelyard.client.connection import Client, Service
 from steelyard.enclave import api as enclave
 from steelyard.imaging import api as imaging
@@ -61,7 +59,6 @@ class Api:
     rack: Rack
     imaging: imaging_rig.World
     storage: FakeStorage
-    attestation: AttestationMeans
     front: Front
     app: ASGIApp
     tokens: Mapping[str, str]
@@ -82,12 +79,11 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     storage = FakeStorage()
     weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
     weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
-    Signer(database, references_rig.SEALER).ensure_key()
     own = _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers)
     routers = [_shared(), _webhooks(), own, _imaging(), _references(), _enclave()]
     routers.append(attestation.attestation_router(weighing))
     app = _with_storage(make_app(front, routers, "0"), storage)
-    return Api(rack, imaging_rig.World(database), storage, weighing, front, app, _make_callers(database))
+    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
 
 # FastAPI takes long to look at what the routes take and give, and they are the same for every service here.

@@ -150,7 +150,7 @@ class SmallVerifier:
         expires = datetime.now(UTC) + timedelta(minutes=5)
         self._pending[name] = PendingActivation(name.encode(), attestation, endorsement.name, secret, expires)
         credential = make_credential(endorsement, attestation.name, secret, entropy).to_bytes()
-        return 201, _json(registration=name, credential=_text(credential), expires=format_time(expires))
+        return 201, _json(registration=name, credential=encoded(credential), expires=format_time(expires))
 
     def _activate(self, name: str, asked: dict[str, Any]) -> Answer:
         pending = self._pending.pop(name, None)
@@ -170,7 +170,7 @@ class SmallVerifier:
         self.challenges[name] = (purpose, nonce)
         given: dict[str, Any] = {
             "challenge": name,
-            "nonce": _text(nonce),
+            "nonce": encoded(nonce),
             "bank": policy.policy.selection.bank.label,
             "pcrs": sorted(policy.policy.selection.indices),
             "expires": format_time(datetime.now(UTC) + timedelta(minutes=2)),
@@ -231,14 +231,15 @@ class SmallVerifier:
 
 
 def _problem(status: int, detail: str) -> Answer:
-    return status, _json(title="refused", detail=detail)
+    return status, _json(title="refused", code="not-passed" if status == 422 else "refused", detail=detail)
 
 
 def _json(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _text(data: bytes) -> str:
+def encoded(data: bytes) -> str:
+    """Return bytes as messages have them."""
     return base64.b64encode(data).decode()
 
 

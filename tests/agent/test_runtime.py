@@ -278,6 +278,19 @@ def test_a_rejection_ends_it(rig: Rig) -> None:
         rig.runtime.keep_reporting()
 
 
+def test_a_message_that_is_refused_says_nothing_of_the_node(rig: Rig) -> None:
+    verifier, good = rig.verifier, rig.verifier._evidence
+
+    def refuse(*_: object) -> tuple[int, bytes]:
+        verifier._evidence = good  # type: ignore[method-assign]  # of another mind later
+        return 422, b'{"title": "Malformed", "code": "malformed-message", "detail": "what?"}'
+
+    verifier._evidence = refuse  # type: ignore[method-assign, assignment]  # as above
+    rig.run_until(10)
+    assert "what?" in rig.said[0]
+    assert verifier.passed.count("runtime") == 1
+
+
 def test_a_session_that_is_over_ends_it(rig: Rig) -> None:
     rig.time.at(10, rig.verifier.end_session)
     with pytest.raises(SessionOver, match="401"):

@@ -11,20 +11,22 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from steelyard.attestation import archive, enrolling, shares, verdicts
 from steelyard.attestation.life import State
 from steelyard.attestation.objects import AnyParameters, DemandedMakers, Endorsements, NoMakers
-from steelyard.attestation.tables import appraisals, boots, grounds, kept, verdict_keys
+from steelyard.attestation.tables import appraisals, boots, grounds, kept, maker_sets, verdict_keys
 from steelyard.isolation.admission import admit
 from steelyard.isolation.objects import VerdictAdmission
 from steelyard.model.errors import NotAdmitted, WrongState
 from steelyard.model.secret import Secret
 from tests import simulated_references as references
 from tests.attestation_site import FILES, GRACE, INTERVAL, PROVIDER, RED, SEALER, Site
+from tests.simulated_boots import SHA256
 from tests.simulated_nodes import BOOT_LIES, REGISTRATION_LIES, RUNTIME_LIES, Lie, Refused, SimulatedNode
-from tests.simulated_tpm import Endorsement
+from tests.simulated_tpm import Endorsement, RealTpm, make_tpm
+from tests.tpm import EndorsementKind, SoftwareTpm
 from tests.unit.cli.command import Command
 from tests.unit.isolation import things
 
@@ -519,3 +521,49 @@ def test_what_is_not_in_the_table_of_states_changes_nothing(site: Site) -> None:
         enrolling.retry(tx, PROVIDER, name="n1", why="for nothing")
     assert site.node() == before
     assert FILES
+
+
+# -- a real TPM --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [EndorsementKind.RSA_2048, pytest.param(EndorsementKind.ECC_P384, marks=pytest.mark.slow)],
+)
+def test_a_real_tpm_registers_passes_and_reports(site: Site, tmp_path: Path, kind: EndorsementKind) -> None:
+    """One that swtpm emulates, with a certificate of its own maker; it extends what a machine's firmware would."""
+    with SoftwareTpm(tmp_path / "tpm") as tpm:
+        node = SimulatedNode("n1", site.call, RealTpm(tpm, kind))
+        site.clock.forward(timedelta(hours=1))  # its certificate is of just now
+        with site.database.writing() as tx:
+            tx.connection.execute(
+                insert(maker_sets).values(
+                    project="red",
+                    name="swtpm",
+                    certificates=[each.decode() for each in tpm.read_authority()],
+                    revocations=[],
+                    demands=["usage"],
+                    version=1,
+                )
+            )
+        site.enrol(node, makers=DemandedMakers("swtpm"))
+        node.pass_airlock()
+        node.run_more(3)
+        node.report()
+        assert site.shown() is State.PASSED
+        thief = SimulatedNode("n1", site.call, make_tpm(Endorsement.RSA_2048))
+        with pytest.raises(Refused):
+            thief.join()
+        node.tpm.extend(4, {SHA256: bytes(32)})
+        with pytest.raises(Refused) as refused:
+            node.report()
+        assert refused.value.status == 422
+        assert site.shown() is State.FAILED
+
+
+def test_the_steps_that_the_agent_tells_are_taken_in_its_own_words(site: Site) -> None:
+    node = site.enrolled()
+    node.join()
+    for step in ("quoting", "being judged", "getting the verifier's share"):
+        node.tell_step(step, "done", "")
+    assert site.node().step is not None

@@ -42,7 +42,7 @@ NODES_PER_ADDRESS: Final = 20
 """Which register from one address of this computer: a service lets each ask but so often."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_numbers = itertools.count()
+_numbers, _addresses = itertools.count(), itertools.count()
 _running: list["Process"] = []
 
 
@@ -122,8 +122,8 @@ class Fleet:
         """Let nodes speak to the services in turn, few of them by each connection and from each address."""
         with ExitStack() as stack:
             for number, begin in enumerate(range(0, len(nodes), NODES_PER_ADDRESS)):
-                process = self.processes[number % len(self.processes)]
-                source = f"127.{1 + next(_numbers) // 250 % 250}.{number // 250}.{number % 250 + 1}"
+                process, address = self.processes[number % len(self.processes)], next(_addresses)
+                source = f"127.{1 + address // 62_500}.{address // 250 % 250}.{address % 250 + 1}"
                 wire = stack.enter_context(closing(Wire(process.port, process.context, source)))
                 for node in nodes[begin : begin + NODES_PER_ADDRESS]:
                     node.call = wire

@@ -23,9 +23,9 @@ from tests.simulated_references import BENCHMARK_FILES
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark(timer=service_seconds)]
 
-NODES: Final = 100
+NODES: Final = int(os.environ.get("STEELYARD_BENCH_NODES", "200"))
 """In a round: the system counts CPU time in hundredths of a second."""
-ROUNDS: Final = 2
+ROUNDS: Final = 3
 WATCHED: Final = int(os.environ.get("STEELYARD_BENCH_WATCHED", "1000"))
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from steelyard.evidence.policy import parse_policy
 from steelyard.evidence.tpm.nonce import NonceWithKeys
+from tests.attesting import attestation_service
 from tests.lab.recording import record_machines
 from tests.lab_rack.rack import require_rack
 from tests.reference_service import reference_service
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-_BLOCK = re.compile(r"^```console( machine| rack| service)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```console( machine| rack| service| nodes)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _POLICY = re.compile(r"^```json policy\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CUT = "-- next command --"
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
@@ -39,6 +40,12 @@ def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("page", _pages(" service"), ids=_name)
 def test_the_commands_of_a_page_about_a_service_do_what_it_shows_on_one(page: Path, tmp_path: Path) -> None:
     with reference_service(tmp_path):
+        _run(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", _pages(" nodes"), ids=_name)
+def test_the_commands_of_a_page_about_nodes_do_what_it_shows_with_some(page: Path, tmp_path: Path) -> None:
+    with attestation_service(tmp_path):
         _run(page, tmp_path)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from steelyard.lab.namespace import inside
-from tests.conformance.imaging.test_service import servers
+from tests.conformance.imaging.test_service import end_servers, servers
 from tests.lab_rack.rack import Rack, wait_until
 from tests.lab_rack.site import Site, site_of
 from tests.lab_rack.tenant import make_ssh_key, plain_image
@@ -105,8 +105,11 @@ def blue_on(rack: Rack, folder: Path) -> Iterator[Blue]:
         for node in ("n1", "n2"):
             blue.run("node", "attach", node, "nic0", "boot")
         blue.run("image", "import", "debian", str(plain_image().file), "--format", "qcow2")
-        yield blue
-        site.run(["node", "release", "n1", "n2"])
+        try:
+            yield blue
+        finally:
+            site.run(["node", "release", "n1", "n2"])
+            end_servers(site.directory)
 
 
 def left_over(site: Site) -> list[str]:

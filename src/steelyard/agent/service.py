@@ -20,10 +20,11 @@ _PIECE_BYTES: Final = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Any answer: its status, its body, and what a problem document in it says, for people."""
+    """Any answer: its status, its body, and of a problem document in it the code, and what it says for people."""
 
     status: int
     body: bytes
+    code: str
     told: str
 
 
@@ -55,7 +56,8 @@ class Server:
         with self._request("POST", path, body) as answer:
             content = answer.read(limit.most + 1)
             refuse_over(limit, len(content), f"asking {self._address}{path}")
-            return Answer(answer.status, content, f"status {answer.status}{_problem(content)}")
+            code = _fields_of(content).get("code", "")
+            return Answer(answer.status, content, code, f"status {answer.status}{_problem(content)}")
 
     def post(self, path: str, body: bytes, expected: int, limit: Limit) -> bytes:
         """Return the answer's body. Raises ServiceRefused when it is not of the status `expected`; TooLarge."""
@@ -118,11 +120,17 @@ class Server:
 
 
 def _problem(body: bytes) -> str:
-    """Return what a problem document says, for people. Source: RFC 9457, section 3.1."""
+    """Return what a problem document says, for people."""
+    fields = _fields_of(body)
+    return "".join(f", {fields[name]}" for name in ("title", "detail") if name in fields)
+
+
+def _fields_of(body: bytes) -> Mapping[str, str]:
+    """Return the texts in a problem document, none for anything else. Source: RFC 9457, section 3.1."""
     try:
         document = json.loads(body)
-    except ValueError:
-        return ""
+    except (ValueError, RecursionError):
+        return {}
     if not isinstance(document, Mapping):
-        return ""
-    return "".join(f", {document[name]}" for name in ("title", "detail") if isinstance(document.get(name), str))
+        return {}
+    return {name: value for name, value in document.items() if isinstance(value, str)}

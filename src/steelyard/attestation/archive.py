@@ -6,11 +6,26 @@ Policies and references that judged are kept too: what a verdict rested on does 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Select, Table, bindparam, delete, func, insert, not_, select, union
+from sqlalchemy import (
+    Column,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    union,
+    update,
+)
 
+from steelyard.attestation.objects import Purpose
 from steelyard.attestation.ports import Policies, PolicyInForce
 from steelyard.attestation.store import KeptAppraisal, appraisal_of, expand, shrink
 from steelyard.attestation.tables import appraisals, boots, grounds, grounds_references, kept, nodes
@@ -23,7 +38,9 @@ from steelyard.model.errors import NotFound
 from steelyard.service.database import Database, Transaction
 
 _FIND = select(kept.c.compressed).where(kept.c.digest == bindparam("d"))
-_IS_THERE = select(kept.c.size_bytes).where(kept.c.digest == bindparam("d"))
+_SINCE = select(kept.c.since).where(kept.c.digest == bindparam("d"))
+NOTED: Final = timedelta(hours=1)
+"""How exactly it is kept when something was needed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +58,17 @@ def parcel(data: bytes) -> Parcel:
 
 
 def keep(tx: Transaction, parcels: Iterable[Parcel]) -> None:
-    """Keep what is not kept yet."""
+    """Keep what is not kept yet; of what is, note that it is needed anew."""
     for one in parcels:
-        if tx.connection.execute(_IS_THERE, {"d": one.digest}).one_or_none() is None:
+        since = tx.connection.execute(_SINCE, {"d": one.digest}).scalar_one_or_none()
+        if since is None:
             tx.connection.execute(
                 insert(kept).values(
                     digest=one.digest, compressed=one.compressed, size_bytes=one.size_bytes, since=tx.now
                 )
             )
+        elif since < tx.now - NOTED:
+            tx.connection.execute(update(kept).where(kept.c.digest == one.digest).values(since=tx.now))
 
 
 def read(connection: Connection, digest: bytes) -> bytes:
@@ -76,7 +96,7 @@ def keep_grounds(database: Database, policies: Policies, found: PolicyInForce) -
     with database.reading() as connection:
         if _has_grounds(connection, found.grounds):
             return
-        there = [d for d in wanted if connection.execute(_IS_THERE, {"d": d}).one_or_none() is not None]
+        there = [d for d in wanted if connection.execute(_SINCE, {"d": d}).one_or_none() is not None]
         contents = [policies.content(connection, digest) for digest in wanted if digest not in there]
     parcels = [parcel(content) for content in contents]
     with database.writing() as tx:
@@ -184,7 +204,8 @@ def forget(tx: Transaction, *, before: datetime, at_most: int) -> int:
     """
     columns = appraisals.c
     goes_on = select(nodes.c.boot).where(nodes.c.boot.is_not(None))
-    needed = columns.boot.in_(goes_on) & (columns.ima_list.is_not(None) | columns.event_log.is_not(None))
+    brought = columns.ima_list.is_not(None) | (columns.purpose == Purpose.AIRLOCK.value)
+    needed = columns.boot.in_(goes_on) & brought
     query = select(columns.id).where(columns.at < before, not_(needed)).order_by(columns.at).limit(at_most)
     old = tx.connection.execute(query).scalars().all()
     for each in old:
@@ -195,38 +216,37 @@ def forget(tx: Transaction, *, before: datetime, at_most: int) -> int:
 def sweep(tx: Transaction, *, before: datetime, at_most: int) -> int:
     """Forget so many boots that are over and of which nothing is kept, grounds and evidence to which nothing refers.
 
-    Return how many went. `before`: nothing younger, as it may be about to be referred to.
+    What an appraisal brings is noted as needed then, and what it only refers to its boot refers to as well: so that of
+    the appraisals, the many, those alone have to be looked through that are older than all that is thrown away.
+    Return how many went.
     """
-    gone = 0
+    columns = appraisals.c
     goes_on = select(nodes.c.boot).where(nodes.c.boot.is_not(None))
-    judged = select(appraisals.c.boot)
-    over = boots.c.id.not_in(goes_on) & boots.c.id.not_in(judged) & (boots.c.began < before)
-    gone += _delete(tx, boots, boots.c.id, select(boots.c.id).where(over).limit(at_most))
-    used = union(
-        select(appraisals.c.grounds),
-        select(boots.c.grounds).where(boots.c.grounds.is_not(None)),
-        select(boots.c.asked_grounds).where(boots.c.challenge.is_not(None)),
+    over = boots.c.id.not_in(goes_on) & (boots.c.began < before) & ~exists().where(columns.boot == boots.c.id)
+    gone = _delete(tx, boots, boots.c.id, select(boots.c.id).where(over).limit(at_most))
+    asked = boots.c.asked_grounds == grounds.c.digest
+    unused = (
+        (grounds.c.since < before)
+        & ~exists().where(boots.c.grounds == grounds.c.digest)
+        & ~exists().where(asked & boots.c.challenge.is_not(None))
+        & ~exists().where(columns.grounds == grounds.c.digest)
     )
-    unused = (grounds.c.digest.not_in(used)) & (grounds.c.since < before)
     for each in tx.connection.execute(select(grounds.c.digest).where(unused).limit(at_most)).scalars().all():
         tx.connection.execute(delete(grounds_references).where(grounds_references.c.grounds == each))
         tx.connection.execute(delete(grounds).where(grounds.c.digest == each))
         gone += 1
+    old = columns.at < before
     referred = [
-        select(column).where(column.is_not(None))
-        for column in (
-            appraisals.c.event_log,
-            appraisals.c.ima_list,
-            appraisals.c.parameters,
-            boots.c.event_log,
-            boots.c.parameters,
-            grounds.c.policy,
-            grounds_references.c.reference,
-        )
+        *(select(column).where(column.is_not(None)) for column in (boots.c.event_log, boots.c.parameters)),
+        *(
+            select(column).where(old, column.is_not(None))
+            for column in (columns.event_log, columns.ima_list, columns.parameters)
+        ),
+        select(grounds.c.policy),
+        select(grounds_references.c.reference),
     ]
-    loose = kept.c.digest.not_in(union(*referred)) & (kept.c.since < before)
-    gone += _delete(tx, kept, kept.c.digest, select(kept.c.digest).where(loose).limit(at_most))
-    return gone
+    loose = (kept.c.since < before) & kept.c.digest.not_in(union(*referred))
+    return gone + _delete(tx, kept, kept.c.digest, select(kept.c.digest).where(loose).limit(at_most))
 
 
 def _delete(tx: Transaction, table: Table, column: Column[Any], which: Select[Any]) -> int:

@@ -17,7 +17,7 @@ from steelyard.model.errors import EvidenceRejected, Malformed, SteelyardError, 
 from steelyard.service.database import Database
 
 MOST: Final = 64
-"""How many are kept ready; those used the longest ago go first."""
+"""How many are kept ready; those made first go first."""
 
 
 @dataclass(slots=True)
@@ -50,6 +50,11 @@ class CompiledPolicies:
         ready = self._ready.get(grounds)
         return None if ready is None else ready.policy
 
+    def is_ready(self, grounds: bytes, at: datetime) -> bool:
+        """Whether `compiled` would return at once."""
+        ready = self._ready.get(grounds)
+        return ready is not None and _holds(ready.compiled, at)
+
     def policy_sha256(self, grounds: bytes) -> bytes:
         """Return what tells the policy of these grounds from every other. Raises NotFound, WrongState."""
         ready = self._ready.get(grounds)
@@ -61,11 +66,11 @@ class CompiledPolicies:
         if ready is None:
             ready = self._load(grounds)
         compiled = ready.compiled
-        if compiled is not None and compiled.since <= at and (compiled.expires is None or at < compiled.expires):
+        if compiled is not None and _holds(compiled, at):
             return compiled
         with self._lock:
             compiled = ready.compiled
-            if compiled is None or at < compiled.since or (compiled.expires is not None and at >= compiled.expires):
+            if compiled is None or not _holds(compiled, at):
                 try:
                     compiled = compile_policy(ready.policy, ready.references, at)
                 except SteelyardError as cause:
@@ -90,6 +95,10 @@ class CompiledPolicies:
             while len(self._ready) > MOST:
                 self._ready.popitem(last=False)
             return ready
+
+
+def _holds(compiled: CompiledPolicy | None, at: datetime) -> bool:
+    return compiled is not None and compiled.since <= at and (compiled.expires is None or at < compiled.expires)
 
 
 def _trusted(policy: Policy, found: archive.Grounds) -> tuple[Reference, ...]:

@@ -30,6 +30,7 @@ from steelyard.model.limits import (
 from steelyard.model.names import check_name
 from steelyard.model.pcrs import PCR_COUNT
 
+_STEP_LETTERS: Final = 63
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 _OUTCOMES: Final = {outcome: outcome for outcome in ("done", "failed")}
 
@@ -133,13 +134,16 @@ def _parse_keys(fields: Fields) -> Keys:
 def parse_step(data: bytes) -> tuple[str, str, str]:
     """Return step, outcome and detail. Raises MalformedMessage, TooLarge."""
     fields = _fields(data, "reading a step")
-    step = fields.words("step")
+    step = fields.text("step")
+    if len(step) > _STEP_LETTERS or not (step.isascii() and step.isprintable()):  # words, such as "being judged"
+        raise fields.wrong("step", f"at most {_STEP_LETTERS} letters of ASCII", "others")
     outcome: str = fields.choice("outcome", _OUTCOMES)
     detail = fields.words("detail")
     fields.end()
-    if max(len(step), len(detail)) > STEP_CHARACTERS.most or not step:
-        expected = f"a step and a detail of at most {STEP_CHARACTERS.most} letters"
-        raise MalformedMessage("reading a step", expected=expected, found=f"{len(step)} and {len(detail)}")
+    if len(detail) > STEP_CHARACTERS.most:
+        raise MalformedMessage(
+            "reading a step", expected=f"a detail of at most {STEP_CHARACTERS.most} letters", found=f"{len(detail)}"
+        )
     return step, outcome, detail
 
 

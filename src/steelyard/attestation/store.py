@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Column, Connection, Row, Select, Table, Update, bindparam, insert, select, update
 
 from steelyard.attestation.life import Event, State, after
 from steelyard.attestation.objects import (
@@ -163,7 +163,19 @@ def identity_values(terms: Terms) -> dict[str, Any]:
     }
 
 
-_UPDATE_NODE: Final = update(nodes).where(nodes.c.name == bindparam("n"))
+_updates: dict[tuple[str, tuple[str, ...]], Update] = {}
+"""Statements that were made once: to make one takes as long as to execute it."""
+
+
+def _update(tx: Transaction, table: Table, key: Column[Any], which: str, values: Mapping[str, Any]) -> None:
+    """Change columns of one row."""
+    names = tuple(values)
+    statement = _updates.get((table.name, names))
+    if statement is None:
+        own = {name: bindparam(f"v_{name}", type_=table.c[name].type) for name in names}
+        statement = update(table).where(key == bindparam("which")).values(own)
+        _updates[table.name, names] = statement
+    tx.connection.execute(statement, {"which": which, **{f"v_{name}": value for name, value in values.items()}})
 
 
 def move(
@@ -186,7 +198,7 @@ def move(
     if moved:
         changed |= {"state": state.value, "since": tx.now, "why": why, "version": node.version + 1}
     if changed:
-        tx.connection.execute(_UPDATE_NODE.values(changed), {"n": node.name})
+        _update(tx, nodes, nodes.c.name, node.name, changed)
     if moved or event not in (Event.PASS, Event.CHALLENGE):
         journal.record(
             tx,
@@ -213,7 +225,7 @@ def note(
 def keep_step(tx: Transaction, node: Node, step: Step) -> None:
     """Keep what a node says that it is at."""
     said = {"step": step.step, "outcome": step.outcome, "detail": step.detail}
-    tx.connection.execute(_UPDATE_NODE.values(step={**said, "at": step.at.isoformat()}), {"n": node.name})
+    _update(tx, nodes, nodes.c.name, node.name, {"step": {**said, "at": step.at.isoformat()}})
     note(tx, node, "step", actor=f"node/{node.name}", detail=dict(said))
 
 
@@ -318,12 +330,9 @@ def _boot_of(row: Row[Any]) -> Boot:
     )
 
 
-_UPDATE_BOOT: Final = update(boots).where(boots.c.id == bindparam("b"))
-
-
 def change_boot(tx: Transaction, boot: str, values: Mapping[str, Any]) -> None:
     """Change a boot's row."""
-    tx.connection.execute(_UPDATE_BOOT.values(dict(values)), {"b": boot})
+    _update(tx, boots, boots.c.id, boot, values)
 
 
 def asked_values(asked: Asked) -> dict[str, Any]:

@@ -150,6 +150,7 @@ appraisals: Final = Table(
     Column("parameters", LargeBinary),  # digest of what is kept
     Column("findings", JSON(none_as_null=True)),
     Index("ix_appraisals_node", "node", "id"),
+    Index("ix_appraisals_boot", "boot"),
     Index("ix_appraisals_at", "at"),
 )
 

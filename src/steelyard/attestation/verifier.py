@@ -2,7 +2,8 @@
 
 The order is what makes a dead process harmless. The challenge is used up first, then the evidence is judged, then one
 transaction writes result and state, and only then is anything given out. Who dies in between leaves a node that has not
-passed, and a nonce that nobody can use; the node asks for another.
+passed, and a nonce that nobody can use; the node asks for another. The little that a steady report brings is judged in
+the transaction that uses its challenge up: all of it happens, or nothing does.
 """
 
 import hashlib
@@ -44,11 +45,13 @@ from steelyard.model.errors import (
     MalformedMessage,
     NotFound,
     NotPassed,
+    ServiceUnready,
     SteelyardError,
     Unavailable,
     WrongState,
     WrongUse,
 )
+from steelyard.model.limits import SMALL_EVIDENCE_BYTES
 from steelyard.model.pcrs import PcrValues
 from steelyard.service.accounts import not_signed_in
 from steelyard.service.authority import not_found
@@ -58,6 +61,10 @@ KEYS: Final = 20_000
 """Attestation keys that are kept ready to verify with, some 2 KiB each."""
 
 STEP_RATE: Final = Rate(burst=60, seconds=2.0)
+
+_Following = tuple[int | None, Asked | None]
+"""In how many seconds the next report is due, and the challenge for it."""
+_NOTHING: Final[_Following] = (None, None)
 
 _OTHER: Final = Grounds(PolicyId("other", 0), frozenset())
 """Grounds that equal no policy's: for what was accepted on others than these."""
@@ -135,6 +142,14 @@ class _Result:
     ima_list: Parcel | None
     rebooted: int
     parcels: tuple[Parcel, ...]
+
+
+class _Bug(Exception):
+    """Judging evidence raised what it never should; the cause is what."""
+
+    def __init__(self, taken: _Taken) -> None:
+        super().__init__(taken.node.name)
+        self.taken = taken
 
 
 class Verifier:
@@ -234,6 +249,15 @@ class Verifier:
     # -- evidence ----------------------------------------------------------------------------------------------------
 
     def take(self, bearer: str, challenge: str, read: Callable[[], Claimed]) -> Judged:
+        """Judge what a node sent, as `_take` has it. A bug fails the node, once nothing else is half done."""
+        try:
+            return self._take(bearer, challenge, read)
+        except _Bug as bug:
+            cause = bug.__cause__ or bug
+            self._fail(bug.taken, f"its evidence could not be judged: {type(cause).__name__}")
+            raise cause from None
+
+    def _take(self, bearer: str, challenge: str, read: Callable[[], Claimed]) -> Judged:
         """Judge what a node sent in answer to a challenge; return what to tell it. See the head of this module.
 
         read  parses the body: only for who showed a valid token.
@@ -241,28 +265,56 @@ class Verifier:
         Raises NotSignedIn, WrongState (attack 7), MalformedMessage, TooLarge; NodeRejected when it did not pass.
         """
         claimed = self.read(bearer, read)
-        taken = self._use_up(bearer, challenge)
-        try:
-            result = self._judge(taken, claimed)
-        except (Unavailable, WrongState, NotFound, MalformedMessage):
-            raise  # nothing was judged: it has not passed by this, and may ask again
-        except Exception as bug:
-            self._fail(taken, f"its evidence could not be judged: {type(bug).__name__}")
-            raise
-        verdict = self._sign(taken, result)
-        following = self._write(taken, claimed, result, verdict)
+        with self._database.writing() as tx:
+            taken = self._session_asked(tx, bearer, challenge)
+            # What takes no longer than a statement or two: using it up, result and state in one.
+            weighed = self._weigh(taken, claimed) if self._is_quick(taken, claimed) else None
+            if weighed is None:
+                store.change_boot(tx, taken.boot.id, {"challenge": None})
+                following = _NOTHING
+            else:
+                following = self._write(tx, taken, taken.node, claimed, *weighed)
+        if weighed is None:
+            weighed = self._weigh(taken, claimed)
+            with self._database.writing() as tx:
+                following = self._write(tx, taken, self._still(tx, taken), claimed, *weighed)
+        result, verdict = weighed
         if verdict is None:
             raise NodeRejected(taken.node.name, result.findings)
         return Judged(verdict, *following)
 
-    def _use_up(self, bearer: str, challenge: str) -> _Taken:
-        with self._database.writing() as tx:
-            boot, node, key = self._session(tx.connection, bearer, tx.now)
-            asked = rules.check_answers(boot.asked, challenge, tx.now)
-            rules.check_may_be_asked(node, asked.purpose, boot.entered is not None)
-            store.change_boot(tx, boot.id, {"challenge": None})
-            # Whole seconds, as a bundle says when it came, and is judged for that time.
-            return _Taken(boot, node, asked, key, tx.now.replace(microsecond=0))
+    def _session_asked(self, tx: Transaction, bearer: str, challenge: str) -> _Taken:
+        boot, node, key = self._session(tx.connection, bearer, tx.now)
+        asked = rules.check_answers(boot.asked, challenge, tx.now)
+        rules.check_may_be_asked(node, asked.purpose, boot.entered is not None)
+        # Whole seconds, as a bundle says when it came, and is judged for that time.
+        return _Taken(boot, node, asked, key, tx.now.replace(microsecond=0))
+
+    def _is_quick(self, taken: _Taken, claimed: Claimed) -> bool:
+        """Whether evidence is of the kind that comes all the time: a little that is new, by the policy as before."""
+        good, asked = taken.boot.good, taken.asked
+        small = claimed.ima_list is not None and len(claimed.ima_list.data) <= SMALL_EVIDENCE_BYTES.most
+        goes_on = good is not None and good.grounds == asked.grounds and claimed.event_log is None
+        return (
+            asked.purpose is Purpose.RUNTIME
+            and small
+            and goes_on
+            and not taken.node.expected_reboots
+            and self._compiled.is_ready(asked.grounds, taken.at)
+        )
+
+    def _weigh(self, taken: _Taken, claimed: Claimed) -> tuple[_Result, str | None]:
+        """Return what came of the evidence, and the verdict, to be given out when it is written; None: not good enough.
+
+        Whatever is not the node's own doing raises, and leaves the node where it was; a bug raises, and fails the node.
+        """
+        try:
+            result = self._judge(taken, claimed)
+            return result, self._sign(taken, result)
+        except (Unavailable, WrongState, NotFound, MalformedMessage, ServiceUnready):
+            raise
+        except Exception as bug:
+            raise _Bug(taken) from bug
 
     def _judge(self, taken: _Taken, claimed: Claimed) -> _Result:
         boot, node, asked, at = taken.boot, taken.node, taken.asked, taken.at
@@ -374,35 +426,34 @@ class Verifier:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _write(
-        self, taken: _Taken, claimed: Claimed, result: _Result, verdict: str | None
-    ) -> tuple[int | None, Asked | None]:
+        self, tx: Transaction, taken: _Taken, node: Node, claimed: Claimed, result: _Result, verdict: str | None
+    ) -> _Following:
         """Write result and state at once; return when the next report is due, and the challenge for it."""
-        with self._database.writing() as tx:
-            node = self._still(tx, taken)
-            record = AppraisalRecord(
-                id=store.new_id(tx.now, node.appraisal),
-                node=node.name,
-                project=node.project,
-                boot=taken.boot.id,
-                purpose=taken.asked.purpose,
-                at=taken.at,
-                policy=result.compiled.policy.id,
-                grounds=taken.asked.grounds,
-                bound=result.bound,
-                quote=claimed.quote,
-                pcrs=result.evidence.claimed_pcrs,
-                event_log=result.event_log,
-                ima_list=None if result.ima_list is None else result.ima_list.digest,
-                ima_first=result.ima_first,
-                ima_entries=_entries(result),
-                findings=result.findings,
-            )
-            archive.keep(tx, result.parcels)
-            store.add_appraisal(tx, record)
-            if verdict is None or not isinstance(result.verdict, Passed):
-                self._write_failure(tx, node, record)
-                return None, None
-            return self._write_pass(tx, taken, node, result, result.verdict, record, verdict)
+        record = AppraisalRecord(
+            id=store.new_id(tx.now, node.appraisal),
+            node=node.name,
+            project=node.project,
+            boot=taken.boot.id,
+            purpose=taken.asked.purpose,
+            at=taken.at,
+            policy=result.compiled.policy.id,
+            grounds=taken.asked.grounds,
+            bound=result.bound,
+            quote=claimed.quote,
+            pcrs=result.evidence.claimed_pcrs,
+            event_log=result.event_log,
+            ima_list=None if result.ima_list is None else result.ima_list.digest,
+            ima_first=result.ima_first,
+            ima_entries=_entries(result),
+            findings=result.findings,
+        )
+        archive.keep(tx, result.parcels)
+        store.add_appraisal(tx, record)
+        if verdict is None or not isinstance(result.verdict, Passed):
+            store.change_boot(tx, taken.boot.id, {"challenge": None})
+            self._write_failure(tx, node, record)
+            return _NOTHING
+        return self._write_pass(tx, taken, node, result, result.verdict, record, verdict)
 
     def _still(self, tx: Transaction, taken: _Taken) -> Node:
         """Return the node as it is now, in the same boot. Raises WrongState: what was judged is over."""
@@ -439,7 +490,7 @@ class Verifier:
         passed: Passed,
         record: AppraisalRecord,
         verdict: str,
-    ) -> tuple[int | None, Asked | None]:
+    ) -> _Following:
         terms, asked = node.terms, taken.asked
         expires = self._expires(taken, result)
         fails = None if terms.runtime is None else expires + terms.grace
@@ -452,6 +503,7 @@ class Verifier:
             "ima_pcr": None if position is None else position.pcr10,
             "verdict": verdict,
             "session_ends": (fails or expires) + terms.grace,
+            "challenge": None,
         }
         if result.event_log is not None and (asked.purpose is Purpose.AIRLOCK or _came_anew(taken, result)):
             changes["event_log"] = result.event_log
@@ -482,7 +534,7 @@ class Verifier:
         if result.rebooted:
             store.note(tx, node, "rebooted", actor="attestation", detail={"resets": result.rebooted})
         if terms.runtime is None:
-            return None, None
+            return _NOTHING
         if asked.purpose is Purpose.AIRLOCK:
             return max(1, int(terms.interval.total_seconds())), None
         changed = following is None or following.grounds != asked.grounds

@@ -13,7 +13,7 @@ import typer
 from steelyard.cli.attest_references import maker_app, policy_app, reference_app
 from steelyard.cli.chain import chain_document, show_chain
 from steelyard.cli.files import read_file, write_file
-from steelyard.cli.judging import Judged, judge, read_envelopes
+from steelyard.cli.judging import Judged, judge_as_a_service, make_rules, read_envelopes
 from steelyard.cli.output import show_bad, show_good, show_json, show_lines
 from steelyard.cli.service import AsJson, completing, connected, own_project, show_thing, show_things
 from steelyard.client import attestation, isolation
@@ -48,6 +48,8 @@ VERBS: Final = "attestation."
 """What the verbs of attestation begin with in the journal; a state's name after it: that a node is this now."""
 STATES: Final = frozenset({"unknown", "registered", "challenged", "passed", "overdue", "failed"})
 NODE_COLUMNS: Final = ("node", "project", "state", "since", "good until", "policies", "why")
+PAGE: Final = 1000
+"""How many of a list are asked for at a time."""
 INTERVAL_SECONDS: Final = 60
 GRACE_SECONDS: Final = 30
 AGAIN_SECONDS: Final = (0.2, 1.0, 5.0, 15.0)
@@ -87,7 +89,7 @@ def list_nodes(
     Examples: `steelyard attest nodes`, `steelyard attest nodes --state failed`
     """
     with connected() as client:
-        call = attestation.list_nodes(project=project, state=state)
+        call = attestation.list_nodes(project=project, state=state, limit=PAGE)
         show_things(client.every(call), NODE_COLUMNS, _node_row, as_json=as_json)
 
 
@@ -129,7 +131,9 @@ def history(
     Examples: `steelyard attest history n1`, `steelyard attest history n1 --failed`
     """
     with connected() as client:
-        found = (each for each in client.every(attestation.list_appraisals(node)) if not (failed and each.passed))
+        found = (
+            each for each in client.every(attestation.list_appraisals(node, limit=PAGE)) if not (failed and each.passed)
+        )
         columns = ("appraisal", "at", "for", "policy", "verdict", "entries", "wrong")
         show_things(found, columns, _appraisal_row, as_json=as_json)
 
@@ -413,7 +417,7 @@ def _judge(node: str, content: bytes, policy: bytes, envelopes: Sequence[tuple[s
     bundle = parse_bundle(content)
     if bundle.node != node:
         raise MalformedAnswer(f"judging node {node} again", expected="evidence of that node", found=bundle.node)
-    return judge(bundle, parse_policy(policy), envelopes, bundle.received)
+    return judge_as_a_service(bundle, make_rules(parse_policy(policy), envelopes, bundle.received))
 
 
 @app.command()

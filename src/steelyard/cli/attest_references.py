@@ -265,6 +265,21 @@ def results(
         _tell(client, client.ask(authority.read_dry_run(own_project(client, project), run)), as_json=as_json)
 
 
+@policy_app.command()
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="DRY-RUN", help="The dry run, as `dry-runs` lists it.")],
+    *,
+    project: Project = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a dry run up.
+
+    Example: `steelyard attest policy cancel 0193f2c3d4e5a1b2c3d4e5f6a7b8`
+    """
+    with connected() as client:
+        show_thing(client.ask(authority.cancel_dry_run(own_project(client, project), run)), as_json=as_json)
+
+
 @policy_app.command("dry-runs")
 def list_dry_runs(*, project: Project = None, as_json: AsJson = False) -> None:
     """List a project's dry runs, the oldest first.
@@ -343,13 +358,13 @@ def list_references(
     with connected() as client:
         call = authority.list_references(own_project(client, project), component=component, standing=standing)
         found = sorted(client.every(call), key=lambda one: (one.component, one.serial, one.id))
-        columns = ("id", "component", "version", "serial", "machine class", "standing", "expires", "signed by")
+        columns = ("id", "component", "version", "serial", "machine class", "standing", "expires", "signatures")
         show_things(found, columns, _reference_row, as_json=as_json)
 
 
 def _reference_row(one: Reference) -> Sequence[str | None]:
     expires = one.expires.isoformat(timespec="seconds")
-    signed = f"{len(one.key_ids)} keys"
+    signed = str(len(one.key_ids))
     short = one.id[:SHORT]
     return short, one.component, one.release, str(one.serial), one.machine_class, one.standing, expires, signed
 
@@ -437,7 +452,7 @@ def revoke_reference(reference: ReferenceId, *, why: Why, project: Project = Non
 
 
 def _show_references(found: Iterable[Reference], *, as_json: bool) -> None:
-    columns = ("id", "component", "version", "serial", "machine class", "standing", "expires", "signed by")
+    columns = ("id", "component", "version", "serial", "machine class", "standing", "expires", "signatures")
     show_things(found, columns, _reference_row, as_json=as_json)
 
 

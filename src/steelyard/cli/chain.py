@@ -26,6 +26,8 @@ from steelyard.evidence.ima.records import IMA_PCR
 from steelyard.evidence.reference.manifest import Manifest
 from steelyard.evidence.tpm.keys import ActivatedBy, AssertedByOperator, CertifiedBy
 from steelyard.evidence.tpm.nonce import NonceWithKeys
+from steelyard.evidence.tpm.quote import verify_quote
+from steelyard.model.errors import EvidenceRejected, Malformed
 from steelyard.model.text import printable
 
 _PCR: Final = re.compile(r"PCR ([0-9]+)(?:, event ([0-9]+))?")
@@ -73,7 +75,7 @@ def compare(judged: Judged, said: Appraisal) -> Comparison:
 def chain_document(judged: Judged, said: Appraisal) -> Document:
     """Return the chain of trust, from the TPM's key to each component, and what the service said of it."""
     comparison = compare(judged, said)
-    verdict = explain.verdict_document(judged.bundle, judged.verdict, judged.compiled, judged.unsigned)
+    verdict = explain.verdict_document(judged.bundle, judged.verdict, judged.rules.compiled, judged.rules.unsigned)
     findings: Sequence[Document] = verdict["findings"]
     return {
         "appraisal": {"id": said.id, "purpose": said.purpose, "at": format_time(judged.bundle.received)},
@@ -83,14 +85,14 @@ def chain_document(judged: Judged, said: Appraisal) -> Document:
             "beyond_a_bundle": list(comparison.beyond),
         },
         "attestation_key": _key_document(judged.bundle),
-        "quote": _quote_document(judged.bundle, findings),
+        "quote": _quote_document(judged),
         "pcrs": list(_pcr_documents(judged, findings)),
         "elsewhere": [finding for finding in findings if _pcr_of(finding) not in _quoted(judged.bundle)],
         **verdict,
         "policy": {
             **verdict["policy"],
-            "signers": sorted(judged.compiled.policy.signers.keys),
-            "threshold": judged.compiled.policy.signers.threshold,
+            "signers": sorted(judged.rules.compiled.policy.signers.keys),
+            "threshold": judged.rules.compiled.policy.signers.threshold,
         },
     }
 
@@ -116,17 +118,27 @@ def _binding_document(binding: Binding) -> Document:
             return {"binding": "asserted", "bound_by": None}
 
 
-def _quote_document(bundle: Bundle, findings: Sequence[Document]) -> Document:
-    challenge, claimed = bundle.challenge, bundle.evidence.claimed_pcrs
+def _quote_document(judged: Judged) -> Document:
+    challenge, claimed = judged.bundle.challenge, judged.bundle.evidence.claimed_pcrs
     with_keys = challenge if isinstance(challenge, NonceWithKeys) else None
     parameters = None if with_keys is None else with_keys.parameters
     return {
-        "verified": not any(finding["reason"] == Reason.BAD_QUOTE for finding in findings),
+        "verified": _is_quote_good(judged),
         "bank": claimed.bank.label,
         "nonce": challenge.nonce.hex(),
         "transport_key": None if with_keys is None else with_keys.transport_key.hex(),
         "parameters_sha256": None if parameters is None else hashlib.sha256(parameters).hexdigest(),
     }
+
+
+def _is_quote_good(judged: Judged) -> bool:
+    bundle, selection = judged.bundle, judged.rules.compiled.policy.selection
+    key = bound_key(bundle.attestation_key, bundle.binding)
+    try:
+        verify_quote(bundle.evidence.quote, key, bundle.challenge, selection, bundle.evidence.claimed_pcrs)
+    except (EvidenceRejected, Malformed):
+        return False
+    return True
 
 
 def _quoted(bundle: Bundle) -> frozenset[int]:
@@ -187,7 +199,7 @@ def _boot_parts(judged: Judged, boot: BootAppraisal | None, events: Sequence[Eve
 
 def _other_parts(judged: Judged, events: Sequence[Event]) -> Iterator[Document]:
     """Give events that no complete component has, no rule covers, and with which nothing is wrong by themselves."""
-    slots, bank = judged.compiled.slots, judged.compiled.policy.selection.bank
+    slots, bank = judged.rules.compiled.slots, judged.rules.compiled.policy.selection.bank
     incomplete: dict[str, list[int]] = defaultdict(list)
     own = []
     for event in events:
@@ -204,7 +216,7 @@ def _other_parts(judged: Judged, events: Sequence[Event]) -> Iterator[Document]:
 
 def _runtime_parts(judged: Judged, entries: int) -> Iterator[Document]:
     yield {"kind": "run-time list", "entries": entries, "events": []}
-    for manifests in judged.compiled.manifests.values():
+    for manifests in judged.rules.compiled.manifests.values():
         for manifest in manifests:
             if manifest.files:
                 yield {"kind": "files", **_component(judged, manifest), "events": []}
@@ -215,7 +227,7 @@ def _component(judged: Judged, manifest: Manifest) -> Document:
         "component": manifest.component,
         "version": manifest.version.text,
         "origin": manifest.origin.value,
-        "signed_by": judged.signers_of(manifest),
+        "signed_by": judged.rules.signers_of(manifest),
     }
 
 

@@ -9,7 +9,7 @@ import typer
 
 from steelyard.cli import explain
 from steelyard.cli.files import list_directory, read_file, write_file
-from steelyard.cli.judging import judge, read_envelopes
+from steelyard.cli.judging import judge, make_rules, read_envelopes
 from steelyard.cli.output import show_json
 from steelyard.evidence.appraisal import Passed
 from steelyard.evidence.bundle import SIGNATURE_SCHEMES, Bundle, Evidence, PemKey, bound_key, parse_bundle
@@ -224,13 +224,13 @@ def appraise(
     and named. Ends with 0 when passed, with 4 when rejected.
     """
     record = parse_bundle(read_file(bundle, BUNDLE_BYTES))
-    rules = parse_policy(read_file(policy, POLICY_BYTES))
     moment = parse_time(at) if at else record.received
-    judged = judge(record, rules, read_envelopes(references), moment)
+    rules = make_rules(parse_policy(read_file(policy, POLICY_BYTES)), read_envelopes(references), moment)
+    judged = judge(record, rules, moment)
     if json:
-        show_json(explain.verdict_document(record, judged.verdict, judged.compiled, judged.unsigned))
+        show_json(explain.verdict_document(record, judged.verdict, rules.compiled, rules.unsigned))
     else:
-        explain.show_verdict(record, judged.verdict, judged.compiled, judged.unsigned)
+        explain.show_verdict(record, judged.verdict, rules.compiled, rules.unsigned)
     if not isinstance(judged.verdict, Passed):
         raise typer.Exit(ExitCode.REJECTED)
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from steelyard.cli.explain import parse_public_key_text
 from steelyard.cli.files import read_file, write_file
+from steelyard.cli.image_build import app as build_app
 from steelyard.cli.output import show_good, show_json, show_lines
 from steelyard.cli.reference import read_signing_key
 from steelyard.cli.service import (
@@ -47,6 +48,7 @@ app = typer.Typer(
         "until it is shared. IMAGE is NAME, or PROJECT/NAME for another project's."
     ),
 )
+app.add_typer(build_app, name="build")
 
 QCOW2_MAGIC: Final = b"QFI\xfb"
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 from steelyard.cli.files import list_directory, read_file
-from steelyard.evidence.appraisal import Verdict, appraise_bundle
+from steelyard.evidence.appraisal import Rejected, Verdict, appraise_bundle
 from steelyard.evidence.bundle import Bundle
 from steelyard.evidence.compiled_policy import CompiledPolicy, compile_policy
+from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.policy import Policy
 from steelyard.evidence.reference.dsse import parse_envelope
 from steelyard.evidence.reference.manifest import Manifest, Reference, verify_manifest
@@ -17,27 +18,34 @@ from steelyard.model.limits import MANIFEST_BYTES, REFERENCES
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A verdict with all that it rests on.
+class Rules:
+    """A policy with its references, ready to judge by.
 
     references  those that enough of the policy's signers signed; unsigned: the others, by name, and why.
     """
 
-    bundle: Bundle
     compiled: CompiledPolicy
     references: tuple[Reference, ...]
     unsigned: tuple[tuple[str, EvidenceRejected | Malformed], ...]
-    verdict: Verdict
 
     def signers_of(self, manifest: Manifest) -> list[str]:
         """Return the names of those who signed a manifest."""
         return sorted({name for each in self.references if each.manifest == manifest for name in each.signed_by})
 
 
-def judge(bundle: Bundle, policy: Policy, envelopes: Iterable[tuple[str, bytes]], at: datetime) -> Judged:
-    """Return what comes of judging it as of a time; `envelopes`: name -> DSSE envelope of a manifest.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict with all that it rests on."""
 
-    Raises Malformed (each part its own kind), TooLarge, KeyRejected.
+    bundle: Bundle
+    rules: Rules
+    verdict: Verdict
+
+
+def make_rules(policy: Policy, envelopes: Iterable[tuple[str, bytes]], at: datetime) -> Rules:
+    """Return a policy ready to judge as of a time; `envelopes`: name -> DSSE envelope of a manifest.
+
+    Raises TooLarge; MalformedReference, MalformedPolicy, MalformedKey, KeyRejected for what only shows when it is used.
     """
     trusted: list[Reference] = []
     unsigned: list[tuple[str, EvidenceRejected | Malformed]] = []
@@ -46,8 +54,21 @@ def judge(bundle: Bundle, policy: Policy, envelopes: Iterable[tuple[str, bytes]]
             trusted.append(verify_manifest(parse_envelope(content), policy.signers))
         except (EvidenceRejected, Malformed) as error:
             unsigned.append((name, error))
-    compiled = compile_policy(policy, trusted, at)
-    return Judged(bundle, compiled, tuple(trusted), tuple(unsigned), appraise_bundle(bundle, compiled, at))
+    return Rules(compile_policy(policy, trusted, at), tuple(trusted), tuple(unsigned))
+
+
+def judge(bundle: Bundle, rules: Rules, at: datetime) -> Judged:
+    """Return what comes of judging a bundle. Raises Malformed (each part its own kind), TooLarge, KeyRejected."""
+    return Judged(bundle, rules, appraise_bundle(bundle, rules.compiled, at))
+
+
+def judge_as_a_service(bundle: Bundle, rules: Rules) -> Judged:
+    """Return what comes of judging a bundle as of when it came; what cannot be read is rejected, as a node sent it."""
+    try:
+        return judge(bundle, rules, bundle.received)
+    except Malformed as error:
+        finding = Finding(Reason.BAD_LOG, error.doing, f"the evidence ({error.code})", error.expected, error.found)
+        return Judged(bundle, rules, Rejected(rules.compiled.policy.id, (finding,), None, None))
 
 
 def read_envelopes(directory: Path) -> list[tuple[str, bytes]]:

@@ -26,9 +26,11 @@ ANY_PARAMETERS: Final = "any"
 # -- nodes -------------------------------------------------------------------------------------------------------------
 
 
-def list_nodes(*, project: str | None = None, state: str | None = None) -> Call[Page[AttestedNode]]:
+def list_nodes(
+    *, project: str | None = None, state: str | None = None, limit: int | None = None
+) -> Call[Page[AttestedNode]]:
     """Ask for the nodes that are enrolled, by name: all that the caller sees, or a project's, or those in a state."""
-    query = given(project=project, state=state)
+    query = given(project=project, state=state, limit=limit)
     return listing("listing attested nodes", path("attestation", "nodes"), AttestedNode, query)
 
 
@@ -112,9 +114,10 @@ def read_verdict(name: str) -> Call[SignedVerdict]:
     return Call(doing, "GET", path("attestation", "nodes", name, "verdict"), reading(SignedVerdict, doing))
 
 
-def list_appraisals(node: str) -> Call[Page[Appraisal]]:
+def list_appraisals(node: str, *, limit: int | None = None) -> Call[Page[Appraisal]]:
     """Ask what was judged of a node, the oldest first."""
-    return listing(f"listing the appraisals of {node}", path("attestation", "nodes", node, "appraisals"), Appraisal)
+    where = path("attestation", "nodes", node, "appraisals")
+    return listing(f"listing the appraisals of {node}", where, Appraisal, given(limit=limit))
 
 
 def read_appraisal(node: str, appraisal: str) -> Call[Appraisal]:

@@ -158,9 +158,13 @@ class GuardedRoute(APIRoute):
             request.state.session = session
             structlog.contextvars.bind_contextvars(caller=session.name)
 
+    def answering(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request that was let in, its body there."""
+        return super().get_route_handler()
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers."""
-        handle = super().get_route_handler()
+        handle = self.answering()
         rule = rule_of(self)
         # A piece of a file means nothing to us; what else comes is texts.
         takes_bytes = "application/octet-stream" in _body_types(self)

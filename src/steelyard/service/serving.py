@@ -113,8 +113,9 @@ def serve(directory: Path, known: Mapping[str, MakesService], wanted: Sequence[s
         front = Front(
             database, Gate(database, issuer), registry, lambda: all(service.is_ready() for service in services)
         )
-        routers = [shared_router(), webhooks_router(sealer, configuration.webhooks)]
-        routers += [router for service in services for router in service.routers()]
+        # The services' own first: theirs are asked for most, and paths are tried one after the other.
+        routers = [router for service in services for router in service.routers()]
+        routers += [webhooks_router(sealer, configuration.webhooks), shared_router()]
         app = make_app(front, routers, metadata.version("steelyard"))
         _log.info("serving", services=list(wanted), address=_address(configuration.http, listening))
         asyncio.run(_answer(app, front, configuration.http, listening))

@@ -130,3 +130,22 @@ def heard_of_tgtadm(root: Path, words: str) -> bytes:
 def test_a_parameter_cannot_become_two(value: str) -> None:
     with pytest.raises(ValueError, match="separator"):
         pack_request(Mode.ACCOUNT, Operation.NEW, {"user": "node", "password": value})
+
+
+def test_to_look_whether_it_is_served_costs_tgtd_nothing(export: Export, one: Overlay, root: Path) -> None:
+    opened(export, one)
+    tgtd = next(process for process in Path("/proc").glob("[0-9]*") if _serves_from(process, root))
+    before = len(list((tgtd / "fd").iterdir()))
+    for _ in range(20):
+        assert export.openings()["node"].served
+    # It would keep every connection that says nothing, and go round them with all of its processor.
+    assert len(list((tgtd / "fd").iterdir())) == before
+
+
+def _serves_from(process: Path, root: Path) -> bool:
+    """Whether a process is a tgtd whose log is in this directory."""
+    try:
+        program, log = (process / "exe").readlink(), (process / "fd" / "1").readlink()
+    except OSError:
+        return False
+    return program.name == "tgtd" and root.resolve() in log.parents

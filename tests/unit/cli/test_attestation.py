@@ -7,17 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from steelyard.client import attestation, isolation
-from steelyard.client.objects import Identity
+from steelyard.client import attestation
 from steelyard.service.database import Database
 from tests.api import Api, client_of, make_api
-from tests.attesting import identity, make_grounds, node_of, terms
+from tests.attesting import identity, make_grounds, node_of, publish, terms
 from tests.simulated_nodes import Lie, Refused, SimulatedNode
 from tests.unit.cli.command import Command, Outcome, sign_in
 
@@ -70,28 +69,11 @@ def good(outcome: Outcome) -> Outcome:
 # -- enrolling ---------------------------------------------------------------------------------------------------------
 
 
-def publish(api: Api, url: str, node: SimulatedNode) -> None:
-    """Have the provider publish, in isolation, what is known of a node's TPM."""
-    with client_of(url, api.tokens["provider"]) as provider:
-        now = provider.ask(isolation.read_node(node.name))
-        assert now.bmc is not None
-        call = isolation.put_node(
-            node.name,
-            bmc=now.bmc,
-            credentials=None,
-            labels=now.labels,
-            hardware=now.hardware,
-            identity=Identity(identity(node).endorsement_certificates, (), ()),
-            version=now.version,
-        )
-        provider.ask(call)
-
-
 def test_nodes_are_enrolled_with_what_isolation_publishes_of_them_and_pass(
     steelyard: Command, api: Api, url: str, tmp_path: Path
 ) -> None:
     with node_of(url) as node:
-        publish(api, url, node)
+        publish(url, api.tokens["provider"], node)
         (tmp_path / "parameters.json").write_bytes(node.parameters)
         done = good(
             steelyard(
@@ -120,7 +102,7 @@ def test_a_node_of_elsewhere_is_enrolled_by_what_its_provider_wrote(
     steelyard: Command, api: Api, url: str, tmp_path: Path
 ) -> None:
     with node_of(url) as node:
-        publish(api, url, node)
+        publish(url, api.tokens["provider"], node)
         file = tmp_path / "n1.json"
         file.write_text(good(steelyard("node", "show", "n1", "--json")).output)
         rest = (*TERMS, "--any-parameters", "--json")
@@ -273,6 +255,23 @@ def test_other_rejections_are_drawn_too(steelyard: Command, node: SimulatedNode,
     assert ("only claimed" in outcome.output) == (lie is Lie.SWAPPED_TRANSPORT_KEY)
 
 
+@pytest.mark.parametrize("part", ["quote", "log"])
+def test_what_cannot_be_read_is_rejected_and_drawn_like_anything_else(
+    steelyard: Command, node: SimulatedNode, part: str
+) -> None:
+    node.join()
+    asked = node.ask_challenge()
+    whole = node.evidence(asked)
+    sent = replace(whole, quote=b"no quote") if part == "quote" else replace(whole, event_log=b"no log")
+    with pytest.raises(Refused):
+        node.submit(asked, sent)
+    outcome = steelyard("attest", "explain", "n1")
+    assert outcome.exit_code == 4, outcome.errors
+    assert f"WRONG bad-{part}" in outcome.output
+    assert "the service found the same" in outcome.output
+    assert ("only claimed" in outcome.output) == (part == "quote")
+
+
 def test_a_report_at_run_time_is_explained_whole(steelyard: Command, node: SimulatedNode) -> None:
     node.pass_airlock()
     node.run_more(3)
@@ -369,8 +368,8 @@ def test_a_verdict_is_written_for_a_node_that_has_passed(
     assert json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"] == "n1"
 
 
-def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, home: Path, url: str) -> None:
-    assert url
+@pytest.mark.usefixtures("url")
+def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, home: Path) -> None:
     [before] = good(steelyard("attest", "keys", "--json")).json()["keys"]
     assert good(steelyard("attest", "keys", "--pem")).output == before["pem"]
     assert steelyard("attest", "rotate-key").exit_code == 7
@@ -385,9 +384,8 @@ def test_keys_are_listed_and_the_provider_makes_a_new_one(steelyard: Command, ho
 
 
 def test_what_a_node_becomes_is_told_as_it_happens_until_it_is_what_is_waited_for(
-    steelyard: Command, home: Path, node: SimulatedNode
+    steelyard: Command, node: SimulatedNode
 ) -> None:
-    assert home.is_dir()
     watching = subprocess.Popen(
         [STEELYARD, "attest", "watch", "n1", "--until", "passed", "--json", "--after", "0"],
         stdout=subprocess.PIPE,
@@ -423,6 +421,6 @@ def test_waiting_for_a_pass_ends_with_4_when_the_node_fails(node: SimulatedNode)
     assert "n1: challenged -> failed" in output
 
 
-def test_who_waits_says_for_what_nodes(steelyard: Command, url: str) -> None:
-    assert url
+@pytest.mark.usefixtures("url")
+def test_who_waits_says_for_what_nodes(steelyard: Command) -> None:
     assert steelyard("attest", "watch", "--until", "passed").exit_code == 2

@@ -7,8 +7,10 @@ own signers signed, as a mirror's verifier checks those too.
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, delete, func, insert, select, update
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
@@ -16,7 +18,7 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from steelyard.attestation.references import repository, rules, store, tables
 from steelyard.attestation.references.objects import Repository, RootKind, Standing
 from steelyard.attestation.references.repository import LASTS, ONLINE_ROLES, Target
-from steelyard.model.errors import WrongState
+from steelyard.model.errors import ServiceUnready, WrongState
 from steelyard.model.secret import Secret
 from steelyard.service.authority import Caller, not_found
 from steelyard.service.database import Transaction
@@ -24,13 +26,15 @@ from steelyard.service.sealing import Sealer
 
 REVOCATIONS: Final = "revocations.json"
 """The target that says what was taken back."""
-KEEPER: Final = "references"
-"""Who the journal says it was, of what nobody asked for."""
+RETRY: Final = timedelta(hours=1)
+"""How long after it could not be published for want of its keys it is tried again."""
 _KEPT: Final = 8
 """How many snapshots and targets stay, for mirrors that are at it."""
 _METADATA_FILE: Final = re.compile(r"(?:([1-9][0-9]{0,8})\.)?(root|targets|snapshot|timestamp)\.json", re.ASCII)
 
 Keys = Mapping[str, Ed25519PrivateKey]
+
+_log = structlog.get_logger()
 
 
 # -- verbs -------------------------------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ def settle(tx: Transaction, sealer: Sealer, actor: str, project: str) -> None:
     """Let a change of references or signers reach what judges, and what is published; in one transaction with it."""
     for policy in store.renew(tx, project):
         store.record(tx, actor, "policy.grounds", f"policy/{policy}", project)
-    publish(tx, sealer, project)
+    _publish_if_possible(tx, sealer, project)
 
 
 def publish(tx: Transaction, sealer: Sealer, project: str) -> None:
@@ -178,16 +182,34 @@ def refresh_due(tx: Transaction, sealer: Sealer) -> int:
     columns = tables.repositories.c
     due = tx.connection.execute(select(columns.project).where(columns.refresh <= tx.now)).scalars().all()
     for project in due:
-        publish(tx, sealer, project)
+        _publish_if_possible(tx, sealer, project)
     return len(due)
+
+
+def _publish_if_possible(tx: Transaction, sealer: Sealer, project: str) -> None:
+    """Publish; without its keys, leave what is published to end by itself, which mirrors notice.
+
+    A revocation must not fail because nobody can be told of it.
+    """
+    try:
+        publish(tx, sealer, project)
+    except ServiceUnready as lost:
+        _log.error("references.unpublished", project=project, error=str(lost))
+        _change(tx, project, refresh=tx.now + RETRY)
 
 
 def seal_anew(tx: Transaction, sealer: Sealer) -> None:
     """Let the keys be sealed by the first sealing key."""
     table = tables.repositories
     for row in tx.connection.execute(select(table)).all():
-        if not sealer.is_current(row.sealed):
-            _change(tx, row.project, sealed=_seal(sealer, row.project, _open(sealer, row)))
+        if sealer.is_current(row.sealed):
+            continue
+        try:
+            keys = _open(sealer, row)
+        except ServiceUnready as lost:
+            _log.error("references.keys-lost", project=row.project, error=str(lost))
+            continue
+        _change(tx, row.project, sealed=_seal(sealer, row.project, keys))
 
 
 def _targets(tx: Transaction, project: str) -> dict[str, Target]:

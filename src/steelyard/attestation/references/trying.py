@@ -77,9 +77,6 @@ class DryRuns:
                 self.do_due()
             except SteelyardError as error:
                 _log.warning("dry-run.held-up", error=str(error))
-            except Exception:
-                # A bug in judging must not end what keeps the published references fresh.
-                _log.exception("dry-run.bug")
             self._alarm.wait(LOOK_SECONDS)
 
     def do_due(self) -> None:
@@ -109,6 +106,10 @@ class DryRuns:
             ended = self._judge_all(run, lease)
         except SteelyardError as error:
             ended, failure = RunState.FAILED, error
+        except Exception:
+            # A bug in judging must not be met again and again, nor end what keeps the published references fresh.
+            _log.exception("dry-run.bug", dry_run=run.id)
+            ended = RunState.FAILED
         if ended is None:
             return
         with self._database.writing() as tx:

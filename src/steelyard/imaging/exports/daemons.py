@@ -80,15 +80,6 @@ def find_daemon(socket_path: Path) -> Daemon | None:
         return Daemon(wire, pid, handle)
 
 
-def listens(socket_path: Path) -> bool:
-    """Say whether anybody listens there."""
-    daemon = find_daemon(socket_path)
-    if daemon is None:
-        return False
-    with daemon:
-        return True
-
-
 def start_daemon(doing: str, command: Sequence[str], socket_path: Path, log: Path, wires: Sequence[int] = ()) -> Daemon:
     """Start a program that lives on without us; return it when it listens at its socket. Raises StorageFailed.
 
@@ -110,7 +101,7 @@ def start_daemon(doing: str, command: Sequence[str], socket_path: Path, log: Pat
             check=True,
         )
     limit = time.monotonic() + ANSWER_SECONDS
-    while _lives(socket_path) and time.monotonic() < limit:
+    while lives(socket_path) and time.monotonic() < limit:
         if (found := find_daemon(socket_path)) is not None:
             return found
         time.sleep(_LOOK_SECONDS)
@@ -121,7 +112,7 @@ def start_daemon(doing: str, command: Sequence[str], socket_path: Path, log: Pat
 def end_daemon(doing: str, socket_path: Path, ask: Callable[[Daemon], None]) -> None:
     """Return when nothing is left of the daemon of that socket: asked to end, then made to. Raises StorageFailed."""
     limit = time.monotonic() + 3 * ANSWER_SECONDS
-    while _lives(socket_path):
+    while lives(socket_path):
         if time.monotonic() > limit:
             raise StorageFailed(doing, expected="it to end", found="it did not")
         daemon = find_daemon(socket_path)
@@ -141,7 +132,8 @@ def _life(socket_path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb")
 
 
-def _lives(socket_path: Path) -> bool:
+def lives(socket_path: Path) -> bool:
+    """Say whether the daemon of that socket runs. It hears nothing of that: tgtd never forgets who says nothing."""
     with _life(socket_path) as life:
         try:
             fcntl.flock(life, fcntl.LOCK_EX | fcntl.LOCK_NB)

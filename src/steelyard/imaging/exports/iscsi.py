@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from steelyard.imaging.exports.daemons import Daemon, end_daemon, listens, start_daemon
+from steelyard.imaging.exports.daemons import Daemon, end_daemon, lives, start_daemon
 from steelyard.imaging.exports.recorded import Record, RecordedExport
 from steelyard.imaging.exports.storage_daemon import (
     NODE,
@@ -28,7 +28,7 @@ from steelyard.imaging.exports.storage_daemon import (
     end_storage_daemon,
     start_storage_daemon,
 )
-from steelyard.imaging.exports.tgt import LUN, Direction, Mode, Operation, ask, pack_request
+from steelyard.imaging.exports.tgt import LUN, Direction, Mode, Operation, ask, ask_daemon, pack_request
 from steelyard.imaging.ports import Access, IscsiAccess
 from steelyard.model.errors import SteelyardError, StorageUnready
 from steelyard.model.secret import Secret
@@ -82,7 +82,7 @@ class _IscsiServer:
             raise
 
     def serves(self, place: Path) -> bool:
-        return all(listens(place / name) for name in ("qmp", "tgtd.0"))
+        return all(lives(place / name) for name in ("qmp", "tgtd.0"))
 
     def end(self, place: Path) -> None:
         doing = "closing a disk served by iSCSI"
@@ -96,17 +96,16 @@ def _start_tgtd(doing: str, place: Path, record: Record, storage: Daemon) -> Non
     command = ["nsenter", f"--mount=/proc/{storage.pid}/ns/mnt", "--", "env", f"TGT_IPC_SOCKET={place / 'tgtd'}"]
     command += ["tgtd", "-f", "-C", "0", "-t", str(_THREADS), "--iscsi", f"portal={shown}:{record.port}"]
     (place / "tgtd.0").unlink(missing_ok=True)
-    with start_daemon(doing, command, place / "tgtd.0", place / "log"):
-        pass
+    with start_daemon(doing, command, place / "tgtd.0", place / "log") as daemon:
+        # It goes on, serving nobody, when it cannot have its port.
+        if b"Portal:" not in ask_daemon(daemon, doing, pack_request(Mode.PORTAL, Operation.SHOW, {})):
+            raise StorageUnready(doing, expected=f"port {record.port} to be free", found="tgtd could not listen there")
 
 
 def _configure(doing: str, place: Path, record: Record) -> None:
     """Tell tgtd what to serve, and at last to whom: before that, it lets nobody in."""
     control = place / "tgtd.0"
     target, password, target_password = (place / "secrets").read_text("ascii").split("\n")
-    # It goes on, serving nobody, when it cannot have its port.
-    if b"Portal:" not in ask(control, doing, pack_request(Mode.PORTAL, Operation.SHOW, {})):
-        raise StorageUnready(doing, expected=f"port {record.port} to be free", found="tgtd could not listen there")
     file = {"path": str(place / "disk"), "bstype": "rdwr"}
     for request in (
         pack_request(Mode.TARGET, Operation.NEW, {"targetname": target}),

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from steelyard.imaging.exports.daemons import listens
+from steelyard.imaging.exports.daemons import lives
 from steelyard.imaging.exports.recorded import Record, RecordedExport, listen
 from steelyard.imaging.exports.storage_daemon import (
     NODE,
@@ -104,7 +104,7 @@ class _NbdServer:
                 raise
 
     def serves(self, place: Path) -> bool:
-        return listens(place / "qmp")
+        return lives(place / "qmp")
 
     def end(self, place: Path) -> None:
         end_storage_daemon("closing a disk served by NBD", place)

@@ -78,10 +78,14 @@ def ask(place: Path, doing: str, request: bytes) -> bytes:
     if daemon is None:
         raise StorageFailed(doing, expected="tgtd to listen", found="it has ended")
     with daemon:
-        return _ask(daemon, doing, request)
+        return ask_daemon(daemon, doing, request)
 
 
-def _ask(daemon: Daemon, doing: str, request: bytes) -> bytes:
+def ask_daemon(daemon: Daemon, doing: str, request: bytes) -> bytes:
+    """Return what a tgtd answers to the one request that it takes by a connection. Raises StorageFailed.
+
+    One that says nothing before it ends it would keep, and look at again and again, with all of its processor.
+    """
     try:
         daemon.wire.sendall(request)
         error, length = _ANSWER.unpack(_receive(daemon.wire, _ANSWER.size))

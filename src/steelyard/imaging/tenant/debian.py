@@ -213,6 +213,7 @@ def _install(recipe: Recipe, work: Path, cache: Path) -> Path:
     command = [
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar", "--quiet"),
         *("--skip=download/empty,essential/unlink", "--aptopt=APT::Install-Recommends false"),
+        "--dpkgopt=force-unsafe-io",  # what a power cut leaves of it is not used
         *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
         *(f"--dpkgopt=path-include={path}" for path in _KEPT),
         f"--include={','.join((recipe.kernel, *packages))}",

@@ -250,3 +250,15 @@ def test_the_worker_does_what_is_begun_while_it_runs(authority: Authority) -> No
     finally:
         runner.stop(20)
     assert authority.run(run.id).state is RunState.DONE
+
+
+def test_a_bug_in_judging_ends_that_run_and_no_other(authority: Authority) -> None:
+    broken = begin(authority)
+    authority.put_policy(policy_bytes("other"), "other")
+    authority.make_live(1, "other")
+    authority.evidence.put("other", "n1", recorded.bundle("first"))
+    authority.evidence.kept["airlock"]["n1"] = None  # type: ignore[assignment]  # what no archive gives
+    fine = begin(authority, Change("other", None, frozenset(), frozenset()))
+    authority.runner().do_due()
+    assert authority.run(broken.id).state is RunState.FAILED
+    assert authority.run(fine.id).state is RunState.DONE

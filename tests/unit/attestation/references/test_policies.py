@@ -1,5 +1,9 @@
 """Policies: versions that never change, one of them live; what judges is one row that is always up to date."""
 
+import hashlib
+import re
+from pathlib import Path
+
 import pytest
 
 from steelyard.attestation.ports import grounds_digest
@@ -143,3 +147,11 @@ def test_every_change_of_what_judges_is_in_the_journal(authority: Authority) -> 
         verbs = [entry.verb for entry in journal.read_entries(connection, RED, after=0, limit=100)]
     assert verbs[:1] == ["signers.set"]
     assert verbs[-5:] == ["policy.kept", "policy.live", "policy.grounds", "release.revoked", "policy.grounds"]
+
+
+def test_the_documented_example_of_grounds_is_what_the_code_computes() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "formats.md").read_text()
+    row = dict(re.findall(r"^\| (document|grounds) \| `([^`]+)` \|$", page, re.MULTILINE))
+    document, *envelopes = (hashlib.sha256(text).digest() for text in (row["document"].encode(), b"one", b"two"))
+    assert grounds_digest(document, envelopes).hex() == row["grounds"]
+    assert grounds_digest(document, reversed(envelopes)).hex() == row["grounds"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from steelyard.attestation.references import publication, repository
+from steelyard.attestation.references import manifests, publication, repository, store
 from steelyard.attestation.references.objects import RootKind, Standing
 from steelyard.attestation.references.repository import LASTS
 from steelyard.client.reference_mirror import Mirrored, mirror_references
@@ -342,6 +342,24 @@ def test_keys_are_sealed_and_are_sealed_anew(authority: Authority) -> None:
         publication.seal_anew(tx, newer)
     with authority.tx() as tx:
         publication.publish(tx, Sealer({b"key2": Secret(b"2" * 32)}), "red")
+
+
+def test_a_revocation_holds_though_the_keys_to_publish_it_are_lost(
+    authority: Authority, line: Line, clock: Clock
+) -> None:
+    reference = authority.add(authority.sample())
+    authority.publish()
+    line.begin()
+    other = Sealer({b"key9": Secret(b"9" * 32)})
+    with authority.tx() as tx:
+        publication.seal_anew(tx, other)
+        manifests.revoke_reference(tx, RED, other, project="red", reference=reference.id.hex(), why="a test")
+    with authority.database.reading() as connection:
+        assert store.load_reference(connection, "red", reference.id.hex()).standing is Standing.REVOKED
+    # With the keys back, it is published at the next look.
+    clock.now += publication.RETRY + HOUR
+    assert refresh(authority) == 1
+    assert len(_served(authority)) == 1
 
 
 # -- an offline root ---------------------------------------------------------------------------------------------------

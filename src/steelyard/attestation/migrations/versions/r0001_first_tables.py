@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_appraisals")),
     )
     op.create_index("ix_appraisals_at", "appraisals", ["at"], unique=False)
+    op.create_index("ix_appraisals_boot", "appraisals", ["boot"], unique=False)
     op.create_index("ix_appraisals_node", "appraisals", ["node", "id"], unique=False)
     op.create_table(
         "attested_boots",
