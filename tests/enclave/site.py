@@ -155,6 +155,7 @@ class Site:
                 parameters = _parameters(row)
                 if parameters is None:
                     return
+                self.tpms[name].reboot()
                 node = SimulatedNode(name, through(http), self.tpms[name], parameters=parameters)
                 if name in self.lies:
                     node.tell(self.lies[name])

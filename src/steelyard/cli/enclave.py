@@ -21,7 +21,7 @@ from steelyard.client.codec import encode
 from steelyard.client.connection import Client
 from steelyard.client.enclave_objects import Enclave, Place
 from steelyard.enclave.file import parse_file, schema
-from steelyard.model.errors import MalformedEnclave, WrongUse
+from steelyard.model.errors import MalformedEnclave, NotEnough, NotPassed
 from steelyard.model.limits import ENCLAVE_FILE_BYTES
 from steelyard.model.text import printable
 
@@ -45,7 +45,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; `steely
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """Return the text of a file, and the enclave that it is of. Raises WrongUse, MalformedEnclave."""
+    """Return the text of a file, and the enclave that it is of. Raises WrongUse, TooLarge, MalformedEnclave."""
     data = read_file(path, ENCLAVE_FILE_BYTES)
     try:
         text = data.decode()
@@ -170,7 +170,8 @@ def _begin(client: Client, call: Call[Enclave], *, no_wait: bool, as_json: bool,
     if not no_wait and begun.settled and (begun.short or begun.states.get("held")):
         doing = f"bringing enclave {begun.project}/{begun.name} up"
         found = ", ".join(f"{count} {state}" for state, count in begun.states.items()) or "none"
-        raise WrongUse(doing, expected=f"{begun.count} machines that run", found=found)
+        kind = NotPassed if begun.states.get("held") else NotEnough
+        raise kind(doing, expected=f"{begun.count} machines that run", found=found)
 
 
 def _follow(client: Client, begun: Enclave) -> Enclave:
