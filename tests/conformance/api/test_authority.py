@@ -253,7 +253,7 @@ TABLE: Final[Mapping[str, Row]] = {
     f"GET {AUTHORITY}/policies/{{policy}}/document": Row("read", OURS),
     f"PUT {AUTHORITY}/policies/{{policy}}/live": Row("attest", members(200), {"number": 1}),
     f"GET {AUTHORITY}/policies/{{policy}}/versions": Row("read", OURS),
-    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS, names={"number": "1"}),
     # -- dry runs
     f"GET {AUTHORITY}/dry-runs": Row("read", OURS),
     f"POST {AUTHORITY}/dry-runs": Row("attest", members(202), {"policy": "airlock"}),
