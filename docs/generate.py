@@ -1,5 +1,6 @@
 """Writes the pages that come from the code: errors, limits, commands. `--check` only tells whether they are current."""
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -11,6 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from steelyard.attestation import life as attestation
 from steelyard.cli.main import PARTS, load
+from steelyard.enclave import life as enclave
+from steelyard.enclave.file import schema
 from steelyard.isolation.life import TRANSITIONS, NodeEvent, NodeState
 from steelyard.model import errors, limits
 
@@ -83,9 +86,15 @@ def states_page() -> str:
     lines = ["# The lives of a node", "", "What is not drawn is refused, and changes nothing.", ""]
     lines += _life("As isolation sees it", NodeState.MAINTENANCE, TRANSITIONS, NodeState, NodeEvent)
     lines += ["", *_life("As attestation sees it", attestation.State.UNKNOWN, attestation.TRANSITIONS, *_ATTESTATION)]
+    lines += ["", *_life("As an enclave sees a place", enclave.State.WANTED, enclave.TRANSITIONS, *_ENCLAVE)]
     return "\n".join(lines) + "\n"
 
 
+def schema_page() -> str:
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+_ENCLAVE = (enclave.State, enclave.Event)
 _ATTESTATION = (attestation.State, attestation.Event)
 
 
@@ -102,13 +111,16 @@ def _life(
 
 
 PAGES = {"states.md": states_page, "errors.md": error_page, "input-limits.md": limits_page, "cli.md": cli_page}
+DOCUMENTS = {"enclave.schema.json": schema_page}
 
 
 def main() -> None:
     old = []
-    for name, make in PAGES.items():
-        title, rest = make().split("\n", 1)
-        page = f"{title}\n\n{MADE}{rest.lstrip()}"
+    for name, make in {**PAGES, **DOCUMENTS}.items():
+        page = make()
+        if name in PAGES:
+            title, rest = page.split("\n", 1)
+            page = f"{title}\n\n{MADE}{rest.lstrip()}"
         path = DOCS / name
         if path.is_file() and path.read_text() == page:
             continue

@@ -24,6 +24,7 @@ from steelyard.attestation.references.policies import StoredPolicies
 from steelyard.attestation.service import AttestationSettings, make_means
 from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.client.connection import Client, Service
+from steelyard.enclave import api as enclave
 from steelyard.imaging import api as imaging
 from steelyard.imaging.ports import ImageFile, Occupancy
 from steelyard.isolation.api import Means, isolation_router
@@ -36,6 +37,7 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import Front, make_app
+from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
 from tests.fakes.storage import FakeStorage
@@ -45,6 +47,7 @@ from tests.unit.isolation import rig
 from tests.unit.isolation.rig import POOL, SEALER, Rack, make_rack
 
 START_SECONDS: Final = 20
+ENCLAVE_SEALER: Final = Sealer({b"key1": Secret(bytes(range(32)))})
 HOOKS: Final = WebhookSettings(allow=("127.0.0.0/8",), seconds=5)
 """Receivers of tests are on this computer."""
 
@@ -77,7 +80,8 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
     weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
     own = _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers)
-    routers = [_shared(), _webhooks(), own, _imaging(), _references(), attestation.attestation_router(weighing)]
+    routers = [_shared(), _webhooks(), own, _imaging(), _references(), _enclave()]
+    routers.append(attestation.attestation_router(weighing))
     app = _with_storage(make_app(front, routers, "0"), storage)
     return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
 
@@ -93,6 +97,11 @@ def _shared() -> APIRouter:
 @cache
 def _webhooks() -> APIRouter:
     return webhooks_router(SEALER, HOOKS)
+
+
+@cache
+def _enclave() -> APIRouter:
+    return enclave.enclave_router(enclave.Means(ENCLAVE_SEALER, frozenset({"own"})))
 
 
 @cache

@@ -25,6 +25,7 @@ from sqlalchemy import URL, Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from steelyard.attestation.migrations import ATTESTATION
+from steelyard.enclave.migrations import ENCLAVE
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
@@ -37,7 +38,7 @@ START_SECONDS: Final = 30
 
 def make_tables(database: Database) -> None:
     """Bring an empty database to what the services expect."""
-    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION)
+    migrate(database, SERVICE, ISOLATION, IMAGING, ATTESTATION, ENCLAVE)
 
 
 class Cluster:

@@ -13,12 +13,13 @@ from pathlib import Path
 from alembic import command
 
 from steelyard.attestation.migrations import ATTESTATION
+from steelyard.enclave.migrations import ENCLAVE
 from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
 from steelyard.service.migrating import SERVICE, migrate
 
-SCHEMAS = {schema.name: schema for schema in (SERVICE, ISOLATION, IMAGING, ATTESTATION)}
+SCHEMAS = {schema.name: schema for schema in (SERVICE, ISOLATION, IMAGING, ATTESTATION, ENCLAVE)}
 
 
 def write_migration(part: str, revision: str, message: str) -> Path:

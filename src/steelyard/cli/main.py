@@ -38,6 +38,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "switch": Part("switch", MACHINES, "Switches and what their ports carry."),
     "operation": Part("operation", MACHINES, "Follow, await and cancel what takes its time."),
     "inventory": Part("inventory", MACHINES, "Register a whole rack from a file."),
+    "enclave": Part("enclave", MACHINES, "Machines from the free pool into your wall, weighed, and back."),
     "image": Part("image", DISKS, "Golden images: import, share, export."),
     "volume": Part("volume", DISKS, "Disks for nodes, made of images in no time."),
     "boot": Part("boot", DISKS, "Say what a node boots over the network."),

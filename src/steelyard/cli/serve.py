@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from steelyard.attestation.service import Attestation
+from steelyard.enclave.service import EnclaveService
 from steelyard.imaging.service import Imaging
 from steelyard.isolation.service import Isolation
 from steelyard.model.errors import WrongUse
@@ -18,6 +19,7 @@ SERVICES: Final[Mapping[str, MakesService]] = {
     "isolation": Isolation,
     "imaging": Imaging,
     "attestation": Attestation,
+    "enclave": EnclaveService,
 }
 
 app = typer.Typer(add_completion=False, help="Run services.")

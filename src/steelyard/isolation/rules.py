@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from steelyard.evidence.tpm.certificate import parse_certificate
-from steelyard.isolation.admission import parse_key
+from steelyard.evidence.verdict import parse_key
 from steelyard.isolation.life import NodeState
 from steelyard.isolation.objects import (
     Admission,

@@ -152,6 +152,13 @@ class MalformedVerdict(Malformed):
     remedy = "Hand in the verdict as the verifier signed it; docs/formats.md has its form."
 
 
+class MalformedEnclave(Malformed):
+    """An enclave file that is none, or whose parts do not agree."""
+
+    code = "malformed-enclave"
+    remedy = "Correct the line; `steelyard enclave schema` shows what a file may have."
+
+
 class MalformedPayload(Malformed):
     """A sealed share or payload box that is not in its format."""
 

@@ -141,3 +141,7 @@ DRY_RUN_CHANGES: Final = Limit(1000, "references", "a release of all that a mach
 MAKER_SET_BYTES: Final = Limit(
     32 * MIB, "bytes", "all makers' certificates are 1 MiB, their revocation lists some more"
 )
+ENCLAVE_FILE_BYTES: Final = Limit(384 * KIB, "bytes", "a page of it, and user data of the largest size")
+ENCLAVE_NODES: Final = Limit(10_000, "machines", "a hall of racks")
+STAGE_SECONDS: Final = Limit(7 * 24 * 3600, "seconds", "a machine that is waited for longer is not coming")
+DELIVERY_REQUEST_BYTES: Final = Limit(4 * KIB, "bytes", "an agent asks for its delivery in some 200")

@@ -44,6 +44,8 @@ class Right(Enum):
     """Images and volumes, and what nodes boot."""
     ATTEST = "attest"
     """Which nodes are weighed, by what, and what they are given once they pass."""
+    ENCLAVES = "enclaves"
+    """Enclaves: what is allocated, booted and joined on the project's behalf."""
     MEMBERS = "members"
     """Who is in a project, and tokens."""
     RACK = "rack"

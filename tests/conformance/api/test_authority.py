@@ -13,6 +13,7 @@ from steelyard.evidence.reference.version import Version
 from steelyard.service.authority import Right
 from tests.conformance.api.world import World
 from tests.unit.attestation.references import rig as references_rig
+from tests.unit.enclave.rig import text as enclave_file
 from tests.unit.evidence import samples
 
 DEVICE: Final = {"driver": "fake", "address": {"host": "x"}, "credentials": {"password": "p"}}
@@ -212,6 +213,15 @@ TABLE: Final[Mapping[str, Row]] = {
     "GET /v1/projects/{project}/boots/{node}": Row("read", OURS),
     "PUT /v1/projects/{project}/boots/{node}": Row("images", members(202), BOOT),
     "DELETE /v1/projects/{project}/boots/{node}": Row("images", members(202)),
+    # -- enclaves
+    "GET /v1/enclaves": Row("read", EVERYBODY),
+    "GET /v1/projects/{project}/enclaves/{enclave}": Row("read", OURS),
+    "GET /v1/projects/{project}/enclaves/{enclave}/places": Row("read", OURS),
+    "PUT /v1/projects/{project}/enclaves/{enclave}": Row("enclaves", members(200), {"file": enclave_file("open")}),
+    "POST /v1/projects/{project}/enclaves/{enclave}/plan": Row("read", OURS, {"file": enclave_file("open")}),
+    "DELETE /v1/projects/{project}/enclaves/{enclave}": Row("enclaves", members(200)),
+    "POST /v1/projects/{project}/enclaves/{enclave}/cancel": Row("enclaves", members(200), {"place": None}),
+    "POST /v1/projects/{project}/enclaves/{enclave}/retry": Row("enclaves", members(200), {"place": None}),
     # -- what imaging is at
     "GET /v1/projects/{project}/storage": Row("read", OURS),
     "PUT /v1/projects/{project}/storage-quota": Row(
@@ -243,7 +253,7 @@ TABLE: Final[Mapping[str, Row]] = {
     f"GET {AUTHORITY}/policies/{{policy}}/document": Row("read", OURS),
     f"PUT {AUTHORITY}/policies/{{policy}}/live": Row("attest", members(200), {"number": 1}),
     f"GET {AUTHORITY}/policies/{{policy}}/versions": Row("read", OURS),
-    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS),
+    f"GET {AUTHORITY}/policies/{{policy}}/versions/{{number}}/document": Row("read", OURS, names={"number": "1"}),
     # -- dry runs
     f"GET {AUTHORITY}/dry-runs": Row("read", OURS),
     f"POST {AUTHORITY}/dry-runs": Row("attest", members(202), {"policy": "airlock"}),

@@ -20,6 +20,9 @@ from steelyard.attestation.objects import AnyParameters, Endorsements, NoMakers,
 from steelyard.attestation.references import dry_runs, makers
 from steelyard.attestation.references.objects import Change, Standing
 from steelyard.attestation.references.tables import repository_targets
+from steelyard.enclave import operations as enclaves
+from steelyard.enclave import store
+from steelyard.enclave.plan import Making
 from steelyard.imaging import catalogue, outcomes
 from steelyard.imaging.objects import BootDirect, Protocol
 from steelyard.imaging.ports import NbdAccess
@@ -31,9 +34,10 @@ from steelyard.service import accounts, webhooks
 from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Office, Right
 from steelyard.service.tables import tokens
-from tests.api import HOOKS, Api, make_token
+from tests.api import ENCLAVE_SEALER, HOOKS, Api, make_token
 from tests.simulated_nodes import Refused, SimulatedNode
 from tests.unit.attestation.references import rig as references_rig
+from tests.unit.enclave.rig import document, text
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.imaging.rig import red
 from tests.unit.isolation import rig
@@ -42,6 +46,7 @@ NAMES: Final = {
     "account": "newcomer",
     "allocation": "web",
     "component": "firmware",
+    "enclave": "lab",
     "hold": "volume",
     "image": "debian",
     "makers": "lab",
@@ -85,6 +90,7 @@ class World:
             boss = accounts.sign_in(tx.connection, api.tokens["provider"], tx.now)
             accounts.put_account(tx, boss, "newcomer", accounts.Kind.USER, None, None)
         self._make_storage()
+        self._make_enclave()
         self._make_webhook()
         self._make_references()
         self._make_attested()
@@ -131,6 +137,22 @@ class World:
         storage.do(storage.ask_boot("held", BootDirect("root", Protocol.NBD, None, {"user-data": "#cloud-config"})))
         storage.begin_upload(red("disk"))
         self.names["imaging_operation"] = storage.ask_image(red("fresh")).id
+
+    def _make_enclave(self) -> None:
+        """Have an enclave of red's, with a place that wants a machine."""
+        with self.api.rack.tx() as tx:
+            caller = accounts.sign_in(tx.connection, self.api.tokens["admin"], tx.now)
+            enclave = enclaves.apply(
+                tx,
+                ENCLAVE_SEALER,
+                caller,
+                project="red",
+                name="lab",
+                text=text("open", 1),
+                services=frozenset(),
+                expected_version=None,
+            )
+            store.make_places(tx, enclave, document("open", 1), [Making(1, ())])
 
     def _make_webhook(self) -> None:
         """Have a webhook of red's, with a notice that was given up."""

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from steelyard.isolation.admission import SKEW, admit, parse_key
+from steelyard.evidence.verdict import SKEW, parse_key
+from steelyard.isolation.admission import admit
 from steelyard.model.errors import Malformed, MalformedKey, MalformedVerdict, NotAdmitted
 from steelyard.model.limits import VERDICT_BYTES
 from tests.unit.isolation.rig import NOW
@@ -54,7 +55,7 @@ def test_without_a_verdict_nobody_is_admitted() -> None:
 
 
 def test_anothers_signature_does_not_admit() -> None:
-    with pytest.raises(NotAdmitted, match="signed by the network's key"):
+    with pytest.raises(NotAdmitted, match="signed by the key that is relied on"):
         admitted(sign(claims("n1", ISSUED), key=Ed25519PrivateKey.generate()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from steelyard.isolation.admission import PROFILE
+from steelyard.evidence.verdict import PROFILE
 from tests.unit.isolation.things import SIGNER
 
 

@@ -1,0 +1,1 @@
+"""The drivers of the ports, over the other services' HTTP APIs."""
