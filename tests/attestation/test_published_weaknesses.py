@@ -175,6 +175,7 @@ def test_cve_2022_1053_the_verifier_takes_keys_from_its_own_activated_registrati
     assert "bad-quote" in {each["reason"] for each in answer.problem["reasons"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["appraise", "ready_key", "parcel"])
 def test_cve_2022_3500_an_exception_never_leaves_a_node_passed(
     site: Site, monkeypatch: pytest.MonkeyPatch, where: str

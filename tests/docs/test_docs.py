@@ -31,18 +31,26 @@ def _pages(marker: str) -> list[Path]:
     return [page for page in PAGES if any(found[0] == marker for found in _BLOCK.findall(page.read_text()))]
 
 
-@pytest.mark.parametrize("page", _pages(""), ids=_name)
+def _slower(page: Path) -> object:
+    """Return the page, marked if it starts services."""
+    starts = "steelyard serve" in page.read_text()
+    return pytest.param(page, marks=pytest.mark.slow if starts else [], id=_name(page))
+
+
+@pytest.mark.parametrize("page", map(_slower, _pages("")))
 def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     _run(page, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", _pages(" service"), ids=_name)
 def test_the_commands_of_a_page_about_a_service_do_what_it_shows_on_one(page: Path, tmp_path: Path) -> None:
     with reference_service(tmp_path):
         _run(page, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", _pages(" nodes"), ids=_name)
 def test_the_commands_of_a_page_about_nodes_do_what_it_shows_with_some(page: Path, tmp_path: Path) -> None:
     with attestation_service(tmp_path):

@@ -204,6 +204,7 @@ def whole_life(node: SimulatedNode) -> None:
     node.report()
 
 
+@pytest.mark.slow
 @pytest.mark.both_databases
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_at_any_transaction_nobody_passes_falsely_and_the_node_can_try_again(
