@@ -31,6 +31,7 @@ class Right(StrEnum):
     MEMBERS = "members"
     IMAGES = "images"
     ATTEST = "attest"
+    ENCLAVES = "enclaves"
     RACK = "rack"
 
 
