@@ -27,7 +27,7 @@ STEELYARD: Final = Path(sys.executable).with_name("steelyard")
 READY_SECONDS: Final = 40
 LOOK_SECONDS: Final = 5
 """How often a free node's power is read; usually every five minutes."""
-TENANT_RIGHTS: Final = ("read", "nodes", "networks", "power", "console", "members", "images", "attest")
+TENANT_RIGHTS: Final = ("read", "nodes", "networks", "power", "console", "members", "images", "attest", "enclaves")
 CHECK_SECONDS: Final = 2
 """How often a switch is read, so that no test has to wait for the usual ten."""
 
