@@ -17,16 +17,18 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tests.bench.attestation_fleet import Fleet, fleet, service_seconds
+from tests.bench.sizes import size
 from tests.databases import Cluster
 from tests.simulated_nodes import SimulatedNode
 from tests.simulated_references import BENCHMARK_FILES
 
 pytestmark = [pytest.mark.slow, pytest.mark.benchmark(timer=service_seconds)]
 
-NODES: Final = int(os.environ.get("STEELYARD_BENCH_NODES", "200"))
+NODES: Final = size(200, 3)
 """In a round: the system counts CPU time in hundredths of a second."""
-ROUNDS: Final = 3
-WATCHED: Final = int(os.environ.get("STEELYARD_BENCH_WATCHED", "1000"))
+ROUNDS: Final = size(3, 1)
+WATCHED: Final = size(1000, 3)
+FILES: Final = size(BENCHMARK_FILES, 500)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql-1", "postgresql-2"])
@@ -41,7 +43,7 @@ def services(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         name = f"bench_{count}_{os.getpid()}"
         cluster.execute(f"CREATE DATABASE {name}")
         url = cluster.url(name)
-    with fleet(directory, url, int(count or 1), BENCHMARK_FILES) as made:
+    with fleet(directory, url, int(count or 1), FILES) as made:
         yield made
 
 
@@ -70,7 +72,7 @@ def measure(
             walls.append(time.monotonic() - begin)
 
     benchmark.group = f"{NODES} nodes"
-    benchmark.pedantic(run, setup=fresh, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]  # no types
+    benchmark.pedantic(run, setup=fresh, rounds=ROUNDS, warmup_rounds=size(1, 0))  # type: ignore[no-untyped-call]  # no types
     if benchmark.stats:
         benchmark.extra_info["ms_each"] = round(benchmark.stats.stats.min / NODES * 1000, 2)
         benchmark.extra_info["each_per_second_of_wall_clock"] = round(NODES / min(walls))

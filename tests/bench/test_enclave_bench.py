@@ -20,6 +20,7 @@ from steelyard.enclave.life import State
 from steelyard.enclave.plan import Difference
 from steelyard.enclave.worker import Worker
 from steelyard.service.database import Database, utc_now
+from tests.bench.sizes import size
 from tests.fakes.enclave_world import World
 from tests.unit.enclave.rig import MEMBER, SEALER, Clock, Rig, text
 
@@ -58,7 +59,7 @@ def memory_mib() -> float:
 
 
 @pytest.mark.parametrize("trust", ["open", "sealed"])
-@pytest.mark.parametrize("nodes", [100, 1000])
+@pytest.mark.parametrize("nodes", size([100, 1000], [3]))
 def test_machines_admitted_at_once(
     sqlite_database: Database, benchmark: BenchmarkFixture, nodes: int, trust: str
 ) -> None:
@@ -107,7 +108,7 @@ def wait_until_all_run(rig: Rig, nodes: int) -> None:
 
 def test_a_plan_of_10000_machines(sqlite_database: Database, benchmark: BenchmarkFixture) -> None:
     """From the file's text to the answer, the places read from the database."""
-    nodes = 10_000
+    nodes = size(10_000, 100)
     rig = Rig(sqlite_database, World(utc_now, 0), Clock())
     rig.apply(text("attested", nodes))
     with sqlite_database.writing() as tx:

@@ -11,12 +11,17 @@ from typing import Final
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from tests.bench.sizes import FULL
 from tests.bench.test_airlock_bench import processor_seconds
 from tests.conformance.imaging.test_service import servers
 from tests.lab_rack.rack import bring_up, room_for_a_rack, wait_until
 from tests.lab_rack.test_imaging import blue_on
 
-pytestmark = [pytest.mark.rack, pytest.mark.benchmark(timer=time.perf_counter)]
+pytestmark = [
+    pytest.mark.rack,
+    pytest.mark.benchmark(timer=time.perf_counter),
+    pytest.mark.skipif(not FULL, reason="needs ./check bench: tests/lab_rack/test_imaging.py goes the same way"),
+]
 
 STAGES: Final = {
     "firmware looks for a network": ">>Start HTTP",
