@@ -37,7 +37,7 @@ def _slower(page: Path) -> object:
     return pytest.param(page, marks=pytest.mark.slow if starts else [], id=_name(page))
 
 
-@pytest.mark.parametrize("page", map(_slower, _pages("")))
+@pytest.mark.parametrize("page", [_slower(page) for page in _pages("")])
 def test_the_commands_of_a_page_do_what_it_shows(page: Path, tmp_path: Path) -> None:
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     _run(page, tmp_path)
