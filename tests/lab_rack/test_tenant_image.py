@@ -172,7 +172,7 @@ def test_a_node_runs_from_a_volume_and_is_what_its_seed_says(
             f"blue-1\n{WIREGUARD_KEY.reveal().decode()}"
         )
         modes = node.ssh("stat -c %a /run/steelyard/wireguard.key /run/steelyard/seed /run/steelyard/seed/*", known)
-        assert modes.split() == ["600", "700", "600", "600"]
+        assert modes.split() == ["600", "700", "400", "400"]
         left = node.ssh("systemctl is-system-running --wait; ls -A / /run/steelyard; dmesg; ps axww", known)
         for secret in re.findall(
             r'"(?:password|target_password|key)": "([^"]+)"', document["root.json"].reveal().decode()

@@ -212,7 +212,7 @@ def _open_network(work: Work) -> Result:
 
 def _boot_open(work: Work) -> Result:
     place, spec = work.place, work.place.spec
-    seed = {"meta-data": json.dumps({"instance-id": place.id, "local-hostname": work.node})}
+    seed = {"meta-data": f"instance-id: {place.id}\nlocal-hostname: {work.node}\n"}
     seed["user-data"] = spec.user_data if spec.user_data is not None else "#cloud-config\n"
     what = OpenBoot(spec.boot_network, work.fact("mac"), place.volume, spec.command_line, seed)
     return _after(work.services.disks.boot_open(place.project, work.node, what, place.facts.asked))
