@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -55,13 +56,15 @@ class Wire:
     """A connection that a node asks through, kept open; from an address of this computer of its own."""
 
     def __init__(self, port: int, context: ssl.SSLContext, source: str = "127.0.0.1") -> None:
+        self._turn = threading.Lock()
         self._connection = HTTPSConnection("127.0.0.1", port, context=context, source_address=(source, 0), timeout=60)
 
     def __call__(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Ask."""
-        self._connection.request(method, path, body, dict(headers))
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
+        with self._turn:  # a few nodes share it, and two threads may have some of them each
+            self._connection.request(method, path, body, dict(headers))
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
 
     def close(self) -> None:
         """Let it go."""
