@@ -537,7 +537,8 @@ def watch(
                 continue
             if what in STATES or everything:
                 _show_event(event, node, what, as_json=as_json)
-            if until is not None and what in STATES and _are(client, wanted, until):
+            # At no other event: a node may be further already, and what it became would not be told.
+            if until is not None and what in (until.value, Until.FAILED.value) and _are(client, wanted, until):
                 return
 
 
