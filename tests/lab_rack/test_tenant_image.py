@@ -1,6 +1,5 @@
 """The tenant's image on real firmware: its root disk is on the network, and it is nobody's until it is told."""
 
-import json
 import re
 import socket
 import subprocess
@@ -14,12 +13,13 @@ from typing import Final
 
 import pytest
 
+from steelyard.imaging.catalogue import root_document
 from steelyard.imaging.contents import DirectBoot as Found
 from steelyard.imaging.contents import find_boot
 from steelyard.imaging.exports.iscsi import iscsi_export
 from steelyard.imaging.exports.nbd import nbd_export
 from steelyard.imaging.netboot.plan import DirectBoot
-from steelyard.imaging.ports import UNWATCHED, Access, ImageFormat, IscsiAccess, NbdAccess
+from steelyard.imaging.ports import UNWATCHED, Access, ImageFormat
 from steelyard.imaging.stores.directory import DirectoryStore
 from steelyard.lab.namespace import inside
 from steelyard.model.secret import Secret
@@ -55,32 +55,6 @@ class Tenant:
 def tenant(tmp_path_factory: pytest.TempPathFactory) -> Tenant:
     folder = tmp_path_factory.mktemp("tenant")
     return Tenant(folder, make_ssh_key(folder))
-
-
-def root_document(access: Access) -> Secret:
-    """Return root.json, as the service makes it."""
-    told: dict[str, object]
-    match access:
-        case NbdAccess():
-            told = {
-                "protocol": "nbd",
-                "export": access.export,
-                "authority": access.authority.decode(),
-                "certificate": access.certificate.decode(),
-                "key": access.key.reveal().decode(),
-            }
-        case IscsiAccess():
-            told = {
-                "protocol": "iscsi",
-                "target": access.target,
-                "lun": access.lun,
-                "user": access.user,
-                "password": access.password.reveal().decode(),
-                "target_user": access.target_user,
-                "target_password": access.target_password.reveal().decode(),
-            }
-    where = {"address": str(access.address), "port": access.port, "luks_header": None}
-    return Secret(json.dumps(told | where).encode())
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from steelyard.imaging.objects import (
     OpeningState,
 )
 from steelyard.imaging.objects import Protocol as ExportProtocol
-from steelyard.imaging.ports import Access, Export, IscsiAccess, Store, VolumeDisk
+from steelyard.imaging.ports import Access, Export, IscsiAccess, Store
 from steelyard.imaging.shelf import BootFiles, Shelf
 from steelyard.imaging.tables import boots, openings
 from steelyard.model.errors import SteelyardError, StorageUnready, WrongState
@@ -87,7 +87,7 @@ class Serving:
             doing = f"opening volume {volume}"
             raise StorageUnready(doing, expected=f"a boot network {network}", found="none in the configuration")
         self._close_but(volume, export)
-        return export.open(volume, self._disk(volume), address)
+        return export.open(volume, self._store.volume_disk(volume), address)
 
     def close(self, volume: str) -> None:
         """Serve a volume nowhere, sessions cut."""
@@ -97,9 +97,6 @@ class Serving:
         for export in self._exports.values():
             if export is not kept:
                 export.close(volume)
-
-    def _disk(self, volume: str) -> VolumeDisk:
-        return self._store.volume_disk(volume)
 
     def close_strays(self) -> None:
         """Close what no table names. For a time when nobody opens anything: a volume is open before that is noted."""
