@@ -497,7 +497,7 @@ def _add_consoles(router: APIRouter) -> None:
     def write_console(node: str, body: KeysInput, session: SignedIn, database: TheDatabase) -> None:
         """Press keys."""
         with database.writing() as tx:
-            consoles.write_console(tx, session, node=node, keys=body.keys)
+            consoles.write_console(tx, session, node=node, keys=body.content())
 
 
 # -- switches ----------------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 What is taken is bounded here in size and shape; what it means is judged by the verbs. docs/formats.md is not repeated.
 """
 
-from base64 import b64encode
+import binascii
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Annotated, Final, Literal
 
-from pydantic import Base64Bytes, BaseModel, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
 from steelyard.isolation import objects
 from steelyard.isolation.consoles import ConsoleText
@@ -29,7 +30,7 @@ from steelyard.isolation.objects import (
 )
 from steelyard.isolation.ports import BootDevice, Power
 from steelyard.isolation.views import NodeView
-from steelyard.model.errors import WrongUse
+from steelyard.model.errors import Malformed, WrongUse
 from steelyard.model.limits import (
     ADMISSION_AGE_SECONDS,
     ALLOCATED_AT_ONCE,
@@ -274,7 +275,14 @@ class HoldBody(BaseModel):
 class KeysInput(Input):
     """Keys to press, base64."""
 
-    keys: Annotated[Base64Bytes, Field(max_length=4 * CONSOLE_KEYS_BYTES.most // 3 + 4)]
+    keys: Annotated[str, StringConstraints(max_length=(CONSOLE_KEYS_BYTES.most + 2) // 3 * 4)]
+
+    def content(self) -> bytes:
+        """Return them. Raises Malformed, without showing them: they may be a password."""
+        try:
+            return b64decode(self.keys, validate=True)
+        except (binascii.Error, ValueError):
+            raise Malformed("reading the keys to press", expected="bytes in base64", found="something else") from None
 
 
 class ConsoleBody(BaseModel):

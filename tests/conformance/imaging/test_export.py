@@ -1,6 +1,7 @@
 """What holds for every export, told by a node's programs and the real daemons."""
 
 import importlib
+import os
 import signal
 import socket
 import subprocess
@@ -36,6 +37,8 @@ from tests.conformance.imaging.store_verb import do
 from tests.disks import BLOCK, block, content, opened, raw_disk
 
 VERB = "tests.conformance.imaging.export_verb"
+ACCEPTS = "00010000"
+"""Flags of a listening socket in /proc/net/unix. Source: include/uapi/linux/net.h, __SO_ACCEPTCON."""
 
 
 @pytest.fixture(params=KINDS)
@@ -309,6 +312,24 @@ def test_a_server_that_died_is_started_again_with_the_same_credential(
     export.restore()
     assert export.openings() == {"node": Opening(one, LOOPBACK, served=True)}
     assert can_open(access, tmp_path)
+
+
+def test_no_thread_of_a_server_waits_for_a_connection_that_another_took(
+    root: Path, export: Export, one: Overlay
+) -> None:
+    export.open("node", one, LOOPBACK)
+    place = monitors(root)[0]
+    listeners = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(str(place))]
+    listening = {f"socket:[{inode}]" for *_, flags, _, _, inode, _ in listeners if flags == ACCEPTS}
+    daemon = find_daemon(place)
+    assert daemon is not None
+    with daemon:
+        process = Path(f"/proc/{daemon.pid}")
+        held = [fd.name for fd in process.glob("fd/*") if str(fd.readlink()) in listening]
+        assert held
+        for fd in held:
+            flags = (process / "fdinfo" / fd).read_text().splitlines()[1].removeprefix("flags:")
+            assert int(flags, 8) & os.O_NONBLOCK
 
 
 def test_one_that_cannot_be_restored_does_not_keep_others_from_it(

@@ -104,6 +104,9 @@ def start_storage_daemon(
     # whoever does is who the kernel says is there.
     with socket.socket(socket.AF_UNIX) as monitor:
         monitor.bind(os.fspath(place / "qmp"))
+        # QEMU hands the socket from one of its threads to another while it starts: both may see one connection come,
+        # and who is late would wait for the next with all of QEMU.
+        monitor.settimeout(0)
         chardev = f"socket,id=monitor,fd={monitor.fileno()},server=on,wait=off"
         command = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *options]
         return start_daemon(doing, [*cage, *command], place / "qmp", place / "log", [*wires, monitor.fileno()])
