@@ -54,6 +54,8 @@ from steelyard.evidence.keysplit import (
 from steelyard.model.errors import NotAdmitted, NotEnough, NotFound, Unavailable, WrongState
 from steelyard.model.secret import Secret
 
+IMAGE_SHA256: Final = "0a" * 32
+"""Of the kernel and of the initramfs of the one image."""
 AIRLOCK: Final = "blue-boot"
 ENCLAVE: Final = "blue-net"
 DELIVERIES: Final = "http://10.9.0.1:8090"
@@ -473,7 +475,7 @@ class SimDisks:
 
     def system(self, project: str, image: str, network: str) -> System:
         self._world.called("system")
-        file = File("http://10.9.0.1/kernel", 1, "00" * 32)
+        file = File("http://10.9.0.1/kernel", 1, IMAGE_SHA256)
         return System(file, file, "quiet")
 
     def access(self, project: str, volume: str) -> Secret:
