@@ -41,7 +41,7 @@ from steelyard.enclave.ports import (
     Tenure,
     Weighed,
 )
-from steelyard.enclave.steps import STARTED
+from steelyard.enclave.steps import NEIGHBOURS, STARTED
 from steelyard.evidence.keysplit import (
     NodeBoot,
     join_shares,
@@ -103,6 +103,8 @@ class Node:
     standing: Standing = Standing.ABSENT
     verdict: str | None = None
     step: tuple[str, str] | None = None
+    detail: str = ""
+    neighbours: str = ""
     reports: bool = False
     share: Secret | None = None
 
@@ -250,6 +252,10 @@ class World:
     def _judge(self, node: Node, boot: Boot, served: AirlockBoot) -> None:
         assert node.terms is not None
         right = hashlib.sha256(served.parameters.encode()).hexdigest() == node.terms.parameters_sha256
+        if node.neighbours:
+            node.step, node.detail = NEIGHBOURS, f"found also {node.neighbours}"
+            self.switch(node, "off")
+            return
         if not node.good or not right:
             node.standing = Standing.FAILED
             self.switch(node, "off")
@@ -524,7 +530,7 @@ class SimScales:
         self._world.called("weigh")
         found = self._world.nodes[node]
         why = "PCR 0: firmware is another" if found.standing is Standing.FAILED else "so far"
-        return Weighed(found.standing, why, found.step, found.reports, found.verdict)
+        return Weighed(found.standing, why, found.step, found.detail, found.reports, found.verdict)
 
     def forget(self, node: str, parameters_sha256: str) -> None:
         self._world.called("forget")

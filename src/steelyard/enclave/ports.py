@@ -209,6 +209,7 @@ class Weighed:
 
     why      in words; of one that failed, the components.
     step     what the machine says that it is at, and how that went: "being judged", "done"; it proves nothing.
+    detail   what it says besides, of a step that failed.
     reports  whether it has passed for what runs, after it passed for what booted.
     verdict  the signed one of a machine that passed.
     """
@@ -216,6 +217,7 @@ class Weighed:
     standing: Standing
     why: str
     step: tuple[str, str] | None
+    detail: str
     reports: bool
     verdict: str | None
 

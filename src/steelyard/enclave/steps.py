@@ -46,6 +46,8 @@ from steelyard.service.sealing import Sealer
 
 STARTED: Final = ("loading the tenant's system", "done")
 """The last that a machine says in the airlock, when all went well."""
+NEIGHBOURS: Final = ("looking for neighbours", "failed")
+"""What it says when it hears somebody there who is none of the services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,8 +315,10 @@ def _weigh(work: Work) -> Result:
                 wireguard=None if passed.wireguard is None else passed.wireguard.hex(),
             )
             return Move(Event.PASS, "its verdict is good", facts=facts)
+    if weighed.step == NEIGHBOURS:
+        return Move(Event.REJECT, f"in its airlock: {weighed.detail}", failed=True)
     if weighed.step is not None and weighed.step[1] == "failed":
-        return Move(Event.RELEASE, f"the machine gave up at {weighed.step[0]}", failed=True)
+        return Move(Event.RELEASE, f"the machine gave up at {weighed.step[0]}: {weighed.detail}", failed=True)
     return Wait(_words(weighed))
 
 

@@ -46,12 +46,15 @@ class OverAttestation:
         """See `Scales`. Another project's machine of this name is none."""
         found = self._find(node)
         if found is None or found.project != project:
-            return Weighed(Standing.ABSENT, "it is not enrolled", None, reports=False, verdict=None)
+            return Weighed(Standing.ABSENT, "it is not enrolled", None, "", reports=False, verdict=None)
         standing = _STANDINGS.get(found.state, Standing.ON_THE_WAY)
         verdict = self._verdict(node) if standing is Standing.PASSED else None
         step = None if found.step is None else (found.step.step, found.step.outcome)
         why = self._reasons(found) if standing is Standing.FAILED else f"{found.state}, {found.why}"
-        return Weighed(standing, why, step, verdict is not None and _purpose(verdict, node) == "runtime", verdict)
+        detail = "" if found.step is None else found.step.detail
+        return Weighed(
+            standing, why, step, detail, verdict is not None and _purpose(verdict, node) == "runtime", verdict
+        )
 
     def _find(self, node: str) -> AttestedNode | None:
         try:

@@ -19,6 +19,7 @@ def up(place: Place) -> None:
     for left in (place.services, place.tenant):
         shutil.rmtree(left, ignore_errors=True)
     place.tenant.mkdir(parents=True, mode=0o700)
+    screen.say(f"Every command is one that you could type, in {place.root}.")
     with screen.chapter("the airlock image and the tenant's image"):
         built = build(place)
     story = Story(place, built)
@@ -43,7 +44,7 @@ def down(place: Place) -> None:
 def main(verb: str, root: Path) -> int:
     """Do what was asked for; return the exit code."""
     console = Console()
-    place = Place(root.resolve(), Screen(console))
+    place = Place(root.resolve(), Screen(console, root.resolve()))
     try:
         check_root()
         {"up": up, "down": down}[verb](place)

@@ -39,9 +39,10 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
 
 @dataclass(slots=True)
 class Screen:
-    """What the onlooker sees, and how long each chapter took."""
+    """What the onlooker sees, and how long each chapter took. root: as seen from it, files have short names."""
 
     console: Console
+    root: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -58,7 +59,8 @@ class Screen:
 
     def show_command(self, who: str, words: Sequence[str]) -> None:
         """Show a command as it could be typed."""
-        self.console.print(f"[dim]{who}$ {escape(shlex.join(words))}[/dim]", highlight=False, soft_wrap=True)
+        line = shlex.join(words).replace(f"{self.root}/", "")
+        self.console.print(f"[dim]{who}$ {escape(line)}[/dim]", highlight=False, soft_wrap=True)
 
     def show_times(self) -> None:
         """Tell how long each chapter took."""
