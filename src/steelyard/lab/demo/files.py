@@ -92,6 +92,7 @@ Host *
     UserKnownHostsFile {known}
     StrictHostKeyChecking accept-new
     BatchMode yes
+    ConnectTimeout 30
     LogLevel ERROR
 """
 """Host keys are made at the first start, and told on the console; here the first one that is seen is believed."""
