@@ -532,6 +532,10 @@ class SimScales:
         why = "PCR 0: firmware is another" if found.standing is Standing.FAILED else "so far"
         return Weighed(found.standing, why, found.step, found.detail, found.reports, found.verdict)
 
+    def holds(self, project: str, node: str) -> bool:
+        self._world.called("holds")
+        return self._world.nodes[node].standing in (Standing.PASSED, Standing.OVERDUE)
+
     def forget(self, node: str, parameters_sha256: str) -> None:
         self._world.called("forget")
         found = self._world.nodes[node]

@@ -247,6 +247,9 @@ class Scales(Protocol):
     def weigh(self, project: str, node: str) -> Weighed:
         """Return how a machine stands."""
 
+    def holds(self, project: str, node: str) -> bool:
+        """Return whether a machine that passed still does, or is a little late; as of a moment ago, asked for many."""
+
     def forget(self, node: str, parameters_sha256: str) -> None:
         """Have a machine attested no more, if it is on terms with these parameters; on others it is another's."""
 

@@ -441,7 +441,9 @@ def _on_and_started(work: Work) -> Result:
 
 
 def _watch(work: Work) -> Result:
-    if work.place.spec.weighing is not None and work.weighing.runtime_policy is not None:
+    place = work.place
+    watched = place.spec.weighing is not None and work.weighing.runtime_policy is not None
+    if watched and not work.scales.scales.holds(place.project, work.node):
         fallen = _still(work)
         if fallen is not None:
             return fallen

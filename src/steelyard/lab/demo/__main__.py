@@ -37,6 +37,7 @@ def up(place: Place) -> None:
 def down(place: Place) -> None:
     """End whatever runs."""
     place.end_services()
+    place.end_servers()
     if place.rack.root.exists():
         rack.down(place.rack, place.screen.say)
 

@@ -87,7 +87,7 @@ class Story:
     """The chapters, in their order."""
 
     def __init__(self, place: Place, built: Built) -> None:
-        self._place, self._built, self._screen = place, built, place.screen
+        self.place, self._built, self._screen = place, built, place.screen
         self._ssh_key = place.tenant / "ssh.key"
         self._outside: dict[str, str] = {}
         self._encrypted: dict[str, IPv4Address] = {}
@@ -98,12 +98,12 @@ class Story:
         """A rack with four machines, two network cards each."""
         self._screen.show_command("provider", ["steelyard", "lab", "up", "--nodes", str(_NODES), "--nics", "2"])
         wish = rack.ShapeWish(None, _NODES, 2, None, None, None)
-        rack.up(self._place.rack, wish, self._screen.say)
-        ask(self._place.rack.control_socket, "leg", vlan=VLAN, address=f"{FOOT}/24")
+        rack.up(self.place.rack, wish, self._screen.say)
+        ask(self.place.rack.control_socket, "leg", vlan=VLAN, address=f"{FOOT}/24")
 
     def services_up(self) -> None:
         """All services in one process; the machines are registered and free, and a tenant has a project."""
-        place = self._place
+        place = self.place
         where = ["--directory", str(place.services), "--host", "0.0.0.0", "--port", str(PORT)]  # noqa: S104 (in there)
         place.run("provider", "init", *where, "--name", FOOT)
         with (place.services / "steelyard.toml").open("a") as configuration:
@@ -123,13 +123,13 @@ class Story:
 
     def _make_token(self, account: str, file: Path, rights: str) -> None:
         words = [word for right in rights.split() for word in ("--right", right)]
-        self._place.run("provider", "token", "create", "--account", account, "--days", "1", "--out", str(file), *words)
+        self.place.run("provider", "token", "create", "--account", account, "--days", "1", "--out", str(file), *words)
 
     # -- the tenant --
 
     def networks_up(self) -> None:
         """An airlock, whose members cannot reach one another, and the wall, which admits by verdicts alone."""
-        place = self._place
+        place = self.place
         verdict_keys = place.tenant / "verdict.pem"
         verdict_keys.write_text(place.run("blue", "attest", "keys", "--pem"))
         airlock = ["airlock", "--project", "blue", "--vlan", str(VLAN), "--isolated"]
@@ -147,7 +147,7 @@ class Story:
 
     def references_made(self) -> None:
         """What is good is said by files that the tenant has, and signed; nothing is learnt from what is judged."""
-        place = self._place
+        place = self.place
         key = place.run("tenant", "reference", "keygen", "--out", str(place.tenant / "key.pem")).strip()
         makers = place.tenant / "makers"
         makers.mkdir()
@@ -175,13 +175,13 @@ class Story:
             self._put_policy(policy(name, key))
 
     def _bring_in(self, component: str, *words: str) -> None:
-        made = self._place.tenant / f"{component}.made.json"
+        made = self.place.tenant / f"{component}.made.json"
         about = ["--component", component, *_ABOUT, "--out", str(made)]
-        self._place.run("tenant", "reference", COMPONENTS[component][0], *words, *about)
+        self.place.run("tenant", "reference", COMPONENTS[component][0], *words, *about)
         self._sign(component, made)
 
     def _sign(self, component: str, made: Path) -> None:
-        place = self._place
+        place = self.place
         signed = place.tenant / f"{component}.json"
         place.run(
             "tenant", "reference", "sign", str(made), "--key", str(place.tenant / "key.pem"), "--out", str(signed)
@@ -190,19 +190,19 @@ class Story:
 
     def _unpack_image(self) -> Path:
         """Return a directory with the image's files."""
-        tree, raw = self._place.tenant / "root", self._place.tenant / "debian.raw"
+        tree, raw = self.place.tenant / "root", self.place.tenant / "debian.raw"
         tree.mkdir()
         for command in (
             ["qemu-img", "convert", "-O", "raw", str(self._built.image), str(raw)],
             ["debugfs", "-R", f"rdump / {tree}", str(raw)],
         ):
             self._screen.show_command("tenant", command)
-            self._place.inside(command)
+            self.place.inside(command)
         raw.unlink()
         return tree
 
     def _put_policy(self, document: dict[str, Any]) -> None:
-        place, name = self._place, document["name"]
+        place, name = self.place, document["name"]
         file = place.tenant / f"{name}.policy.json"
         file.write_text(json.dumps(document))
         version = str(place.ask("blue", "attest", "policy", "put", str(file), "--renumber")["latest"])
@@ -210,7 +210,7 @@ class Story:
 
     def _weigh_own_machine(self) -> None:
         """Boot a machine of the tenant's own once: of what it measures all is known but what depends on the class."""
-        place = self._place
+        place = self.place
         file = place.tenant / "own.parameters.json"
         file.write_text(parameters(OWN, PORT, (place.services / "authority.pem").read_text()))
         place.run("blue", "node", "allocate", "own", "--project", "blue", "--node", OWN)
@@ -227,13 +227,13 @@ class Story:
         place.run("blue", "boot", "end", OWN)
 
     def _attested(self, node: str) -> str:
-        return str(self._place.ask("blue", "attest", "show", node)["state"])
+        return str(self.place.ask("blue", "attest", "show", node)["state"])
 
     # -- the enclave --
 
     def enclave_up(self) -> None:
         """Three machines are wanted; two pass, and the one whose firmware was changed does not."""
-        place = self._place
+        place = self.place
         ask(place.rack.control_socket, "fault", target="n3", fault="modified-firmware", state="on", image=None)
         self._screen.show_command("somebody", ["steelyard", "lab", "fault", "n3", "modified-firmware"])
         keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._ssh_key)]
@@ -253,12 +253,12 @@ class Story:
         self._show_stages()
 
     def _machines(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._place.ask("blue", "enclave", "show", "lab")["places"]
+        found: list[dict[str, Any]] = self.place.ask("blue", "enclave", "show", "lab")["places"]
         return found
 
     def _show_stages(self) -> None:
         """Tell how long each machine was in each state, as the journal has it."""
-        entries = [each["entry"] for each in self._place.ask("blue", "audit", "list")["items"] if each["entry"]]
+        entries = [each["entry"] for each in self.place.ask("blue", "audit", "list")["items"] if each["entry"]]
         times: dict[str, dict[str, datetime]] = {}
         for entry in entries:
             node = entry["detail"].get("node")
@@ -281,7 +281,7 @@ class Story:
         for each in self._machines():
             if each["state"] == "running":
                 node = each["node"]
-                self._outside[node] = self._place.ask("blue", "boot", "show", node)["address"]
+                self._outside[node] = self.place.ask("blue", "boot", "show", node)["address"]
                 self._encrypted[node] = IPv4Network(ENCRYPTED)[each["number"]]
         for one, other in (("n1", "n2"), ("n2", "n1")):
             self._check_speaks(one, other)
@@ -291,16 +291,16 @@ class Story:
         self._expect(f"{one} runs a command on {other} over WireGuard", name.strip(), other)
 
     def _ssh(self, words: list[str]) -> str:
-        command = ["ssh", "-F", str(self._place.tenant / "ssh.config"), *words]
+        command = ["ssh", "-F", str(self.place.tenant / "ssh.config"), *words]
         self._screen.show_command("blue", command)
-        return self._place.inside(command)
+        return self.place.inside(command)
 
     def _on(self, node: str, command: str) -> str:
         return self._ssh([f"root@{self._outside[node]}", command])
 
     def services_restarted(self) -> None:
         """All services die in the midst of it all; the machines do not notice, and reports go on."""
-        place = self._place
+        place = self.place
         self._screen.say("kill -9, all services")
         place.kill_services()
         self._check_speaks("n1", "n2")
@@ -314,7 +314,7 @@ class Story:
                      ["running", "running"])  # fmt: skip
 
     def _judged(self, node: str) -> str:
-        return str(self._place.ask("blue", "attest", "show", node)["reported"])
+        return str(self.place.ask("blue", "attest", "show", node)["reported"])
 
     def one_falls(self) -> None:
         """On n2 a program runs that nobody vouched for: it is cut off at the switch, and its peer forgets it."""
@@ -336,7 +336,7 @@ class Story:
 
     def all_given_back(self) -> None:
         """Every machine off, on no network, free; nothing is left of what was theirs."""
-        place = self._place
+        place = self.place
         place.watch("blue", "enclave", "delete", "lab")
         nodes = {each["name"]: each["state"] for each in place.ask("provider", "node", "list")["items"]}
         self._expect("every machine is free", nodes, dict.fromkeys((*TENANTS, OWN), "free"))
@@ -351,11 +351,14 @@ class Story:
         self._screen.say(f"[green]so it is:[/green] {what}")
 
 
-CHAPTERS: Final = (
+SETTING_UP: Final = (
     ("a rack of four machines", Story.rack_up),
     ("the services, and a tenant", Story.services_up),
     ("the tenant's networks and image", Story.networks_up),
     ("what is good: references and policies", Story.references_made),
+)
+CHAPTERS: Final = (
+    *SETTING_UP,
     ("the enclave: two pass, one does not", Story.enclave_up),
     ("they speak, encrypted", Story.machines_speak),
     ("all services die, and come back", Story.services_restarted),
