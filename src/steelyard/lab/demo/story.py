@@ -37,11 +37,6 @@ from steelyard.lab.demo.place import PORT, STEELYARD, Place, wait_for
 from steelyard.lab.plan import FIRMWARE_FILES, Firmware
 from steelyard.model.errors import LabFailed
 
-TENANTS: Final = ("n1", "n2", "n3")
-"""The machines of the free pool; the third has firmware that somebody changed."""
-OWN: Final = "n4"
-"""The tenant's own machine of the same class: what no file tells of the class, it tells."""
-_NODES: Final = 4
 _BOOT_SECONDS: Final = 600.0
 """For a whole boot; a minute on an idle computer of two cores, without virtualisation."""
 _REPORTS_SECONDS: Final = 120.0
@@ -86,18 +81,26 @@ def _build(words: Sequence[str]) -> None:
 class Story:
     """The chapters, in their order."""
 
-    def __init__(self, place: Place, built: Built) -> None:
+    def __init__(self, place: Place, built: Built, machines: int = 3) -> None:
+        """Take a place. machines: of the free pool; one more is the tenant's own, of the same class."""
+        self.pool, self.own = tuple(f"n{number}" for number in range(1, machines + 1)), f"n{machines + 1}"
         self.place, self._built, self._screen = place, built, place.screen
         self._ssh_key = place.tenant / "ssh.key"
         self._outside: dict[str, str] = {}
         self._encrypted: dict[str, IPv4Address] = {}
 
+    @property
+    def seal(self) -> str:
+        """What an enclave file pins the image by."""
+        return self._built.seal.read_text()
+
     # -- the provider --
 
     def rack_up(self) -> None:
-        """A rack with four machines, two network cards each."""
-        self._screen.show_command("provider", ["steelyard", "lab", "up", "--nodes", str(_NODES), "--nics", "2"])
-        wish = rack.ShapeWish(None, _NODES, 2, None, None, None)
+        """A rack of machines with two network cards each."""
+        nodes = len(self.pool) + 1
+        self._screen.show_command("provider", ["steelyard", "lab", "up", "--nodes", str(nodes), "--nics", "2"])
+        wish = rack.ShapeWish(None, nodes, 2, None, None, None)
         rack.up(self.place.rack, wish, self._screen.say)
         ask(self.place.rack.control_socket, "leg", vlan=VLAN, address=f"{FOOT}/24")
 
@@ -110,10 +113,10 @@ class Story:
             configuration.write(SERVICES.format(airlock=self._built.airlock, vlan=VLAN, foot=FOOT))
         place.start_services()
         place.run("provider", "inventory", "import", str(place.rack.inventory))
-        for node in TENANTS:
+        for node in self.pool:
             place.run("provider", "node", "register", node, "--label", "for=tenants")
-        place.run("provider", "node", "release", *TENANTS, OWN)
-        place.run("provider", "project", "create", "blue", "--nodes", "4", "--networks", "2")
+        place.run("provider", "node", "release", *self.pool, self.own)
+        place.run("provider", "project", "create", "blue", "--nodes", str(len(self.pool) + 1), "--networks", "2")
         place.run("provider", "account", "put", "blue")
         place.run("provider", "project", "add", "blue", "blue", "--role", "admin")
         self._make_token(
@@ -166,11 +169,11 @@ class Story:
         self._put_policy(policy("airlock", key, without=("ovmf-pei",)))
         self._weigh_own_machine()
         bundle = place.tenant / "own"
-        place.run("blue", "attest", "export", OWN, "--out", str(bundle))
+        place.run("blue", "attest", "export", self.own, "--out", str(bundle))
         words = [str(bundle / "bundle.json"), "--firmware", str(firmware.code), "--machine-class", MACHINE_CLASS]
         self._bring_in("ovmf-pei", *words)
-        place.run("blue", "attest", "forget", OWN)
-        place.run("blue", "node", "release", OWN)
+        place.run("blue", "attest", "forget", self.own)
+        place.run("blue", "node", "release", self.own)
         for name in ("airlock", "debian"):
             self._put_policy(policy(name, key))
 
@@ -212,19 +215,19 @@ class Story:
         """Boot a machine of the tenant's own once: of what it measures all is known but what depends on the class."""
         place = self.place
         file = place.tenant / "own.parameters.json"
-        file.write_text(parameters(OWN, PORT, (place.services / "authority.pem").read_text()))
-        place.run("blue", "node", "allocate", "own", "--project", "blue", "--node", OWN)
-        place.run("blue", "node", "attach", OWN, "nic0", "airlock")
+        file.write_text(parameters(self.own, PORT, (place.services / "authority.pem").read_text()))
+        place.run("blue", "node", "allocate", "own", "--project", "blue", "--node", self.own)
+        place.run("blue", "node", "attach", self.own, "nic0", "airlock")
         terms = ["--makers", "rack", "--airlock", "airlock", "--no-runtime", "--any-parameters"]
-        place.run("blue", "attest", "enrol", OWN, "--from-isolation", *terms)
+        place.run("blue", "attest", "enrol", self.own, "--from-isolation", *terms)
         what = ["--network", "airlock", "--nic", "nic0", "--parameters", str(file)]
-        place.run("blue", "boot", "airlock", OWN, *what)
-        place.run("blue", "node", "boot-device", "network", OWN)
-        place.run("blue", "node", "power", "on", OWN)
-        self._screen.say(f"{OWN} boots, and says what its class measures to ...")
-        wait_for(f"{OWN} has been weighed", lambda: self._attested(OWN) == "failed", _BOOT_SECONDS)
-        place.run("blue", "node", "power", "off", OWN)
-        place.run("blue", "boot", "end", OWN)
+        place.run("blue", "boot", "airlock", self.own, *what)
+        place.run("blue", "node", "boot-device", "network", self.own)
+        place.run("blue", "node", "power", "on", self.own)
+        self._screen.say(f"{self.own} boots, and says what its class measures to ...")
+        wait_for(f"{self.own} has been weighed", lambda: self._attested(self.own) == "failed", _BOOT_SECONDS)
+        place.run("blue", "node", "power", "off", self.own)
+        place.run("blue", "boot", "end", self.own)
 
     def _attested(self, node: str) -> str:
         return str(self.place.ask("blue", "attest", "show", node)["state"])
@@ -241,8 +244,7 @@ class Story:
         (place.tenant / "ssh.config").write_text(SSH.format(key=self._ssh_key, known=place.tenant / "known_hosts"))
         public = self._ssh_key.with_name(f"{self._ssh_key.name}.pub").read_text().strip()
         file = place.tenant / "enclave.yaml"
-        seal = self._built.seal.read_text()
-        file.write_text(ENCLAVE.format(count=3, wall=WALL, encrypted=ENCRYPTED, key=public, seal=seal))
+        file.write_text(ENCLAVE.format(count=3, wall=WALL, encrypted=ENCRYPTED, key=public, seal=self.seal))
         self._screen.say(file.read_text())
         place.watch("blue", "enclave", "apply", "-f", str(file))
         states = {each["node"]: each for each in self._machines()}
@@ -256,24 +258,28 @@ class Story:
         found: list[dict[str, Any]] = self.place.ask("blue", "enclave", "show", "lab")["places"]
         return found
 
-    def _show_stages(self) -> None:
-        """Tell how long each machine was in each state, as the journal has it."""
-        entries = [each["entry"] for each in self.place.ask("blue", "audit", "list")["items"] if each["entry"]]
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Return how many seconds each place was in each state on its way, by its id, as the journal has it."""
         times: dict[str, dict[str, datetime]] = {}
-        for entry in entries:
-            node = entry["detail"].get("node")
-            if entry["verb"].startswith("enclave.place-") and node is not None:
-                state = entry["verb"].removeprefix("enclave.place-")
-                times.setdefault(node, {})[state] = datetime.fromisoformat(entry["at"])
+        for each in self.place.ask("blue", "audit", "list")["items"]:
+            entry = each["entry"]
+            if entry is not None and entry["verb"].startswith("enclave.place-"):
+                place, state = entry["subject"].partition("/")[2], entry["verb"].removeprefix("enclave.place-")
+                times.setdefault(place, {})[state] = datetime.fromisoformat(entry["at"])
+        spans: dict[str, dict[str, float]] = {}
+        for place, at in times.items():
+            seen = [state for state in _STATES if state in at]
+            spans[place] = {state: (at[after] - at[state]).total_seconds() for state, after in pairwise(seen)}
+        return spans
+
+    def _show_stages(self) -> None:
+        stages = self.stages()
         table = Table("machine", *_STATES[:-1], "in all", title="seconds in each state", box=None, title_justify="left")
-        for node in sorted(times):
-            at = times[node]
-            spans = [
-                f"{(at[after] - at[state]).total_seconds():.0f}" if after in at and state in at else "-"
-                for state, after in pairwise(_STATES)
-            ]
-            whole = f"{(at['running'] - at['allocated']).total_seconds():.0f}" if "running" in at else "-"
-            table.add_row(node, *spans, whole)
+        for place in sorted(self._machines(), key=lambda each: str(each["node"])):
+            spent = stages[place["id"]]
+            cells = [f"{spent[state]:.0f}" if state in spent else "-" for state in _STATES[:-1]]
+            whole = f"{sum(spent.values()):.0f}" if place["state"] == "running" else place["state"]
+            table.add_row(place["node"], *cells, whole)
         self._screen.console.print(table)
 
     def machines_speak(self) -> None:
@@ -339,9 +345,9 @@ class Story:
         place = self.place
         place.watch("blue", "enclave", "delete", "lab")
         nodes = {each["name"]: each["state"] for each in place.ask("provider", "node", "list")["items"]}
-        self._expect("every machine is free", nodes, dict.fromkeys((*TENANTS, OWN), "free"))
+        self._expect("every machine is free", nodes, dict.fromkeys((*self.pool, self.own), "free"))
         powers = {node["name"]: node["power"] for node in rack.status(place.rack)["nodes"]}
-        self._expect("every machine is off", powers, dict.fromkeys((*TENANTS, OWN), "off"))
+        self._expect("every machine is off", powers, dict.fromkeys((*self.pool, self.own), "off"))
         self._expect("no disk is left", place.ask("blue", "volume", "list")["items"], [])
         ask(place.rack.control_socket, "fault", target="n3", fault="modified-firmware", state="off", image=None)
 
