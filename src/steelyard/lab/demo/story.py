@@ -208,6 +208,7 @@ class Story:
         place, name = self.place, document["name"]
         file = place.tenant / f"{name}.policy.json"
         file.write_text(json.dumps(document))
+        self._screen.show_command("blue", ["steelyard", "attest", "policy", "put", str(file), "--renumber"])
         version = str(place.ask("blue", "attest", "policy", "put", str(file), "--renumber")["latest"])
         place.run("blue", "attest", "policy", "live", name, version)
 
