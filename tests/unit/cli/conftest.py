@@ -1,13 +1,11 @@
 """The command line, for tests, and a service that it speaks to."""
 
-import logging
 import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
 import pytest
-import structlog
 
 from steelyard.service.database import Database
 from steelyard.service.logs import LogForm, set_up_logs
@@ -29,7 +27,7 @@ def api(sqlite_database: Database) -> Api:
 
 
 @pytest.fixture
-def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs_as_before: None) -> Iterator[Path]:  # noqa: ARG001 (asked for what it does)
     """The home of somebody who may sign in as anyone; the service listens."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("STEELYARD_URL", "STEELYARD_CA", "STEELYARD_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
@@ -39,11 +37,7 @@ def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         path.touch(mode=0o600)
         path.write_text(token + "\n")
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # the computer's take long to read, and no test asks for them
-    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     set_up_logs(LogForm.JSON, StringIO())  # the service's; they would be among what the commands print
     with listening(api.app) as url:
         (tmp_path / "url").write_text(url)
         yield tmp_path
-    logging.getLogger().handlers = handlers
-    logging.getLogger().setLevel(level)
-    structlog.reset_defaults()
