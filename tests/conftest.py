@@ -1,5 +1,6 @@
 """How hard the random tests search: repeatably in every run, briefest in a fast one; at random, for long, in a hunt."""
 
+import gc
 import logging
 import os
 import time
@@ -26,6 +27,15 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+gc.disable()  # while thousands of tests are collected, of which nothing is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Have garbage collected again, but not looked for among the tests and the modules."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
