@@ -10,7 +10,9 @@ import pytest
 from steelyard.service.database import Database
 from steelyard.service.logs import LogForm, set_up_logs
 from tests.api import Api, listening, make_api
+from tests.databases import filled
 from tests.unit.cli.command import Command
+from tests.unit.isolation.rig import Rack
 
 
 @pytest.fixture
@@ -21,9 +23,13 @@ def steelyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture
 def api(sqlite_database: Database) -> Api:
     api = make_api(sqlite_database)
-    for node in ("n1", "n2"):
-        api.rack.free(node, labels={"gpu": "yes" if node == "n1" else "no"})
+    filled(sqlite_database, _have_nodes)
     return api
+
+
+def _have_nodes(database: Database) -> None:
+    for node in ("n1", "n2"):
+        Rack(database).free(node, labels={"gpu": "yes" if node == "n1" else "no"})
 
 
 @pytest.fixture
