@@ -3,8 +3,8 @@
 No keeper or worker runs: what is wanted stays wanted until a test has it done.
 """
 
+import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -40,6 +40,7 @@ from steelyard.service.http import Front, make_app
 from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
+from tests.databases import filled
 from tests.fakes.storage import FakeStorage
 from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
@@ -83,7 +84,7 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     routers = [_shared(), _webhooks(), own, _imaging(), _references(), _enclave()]
     routers.append(attestation.attestation_router(weighing))
     app = _with_storage(make_app(front, routers, "0"), storage)
-    return Api(rack, imaging_rig.World(database), storage, front, app, _make_callers(database))
+    return Api(rack, imaging_rig.World(database), storage, front, app, filled(database, _make_callers))
 
 
 # FastAPI takes long to look at what the routes take and give, and they are the same for every service here.
@@ -194,28 +195,39 @@ def make_token(
             project=project,
             rights=rights,
             office=office,
-            lasts=timedelta(hours=1),
+            lasts=timedelta(days=1),
             words="for a test",
         )
     return secret.reveal().decode()
 
 
+class _Server(uvicorn.Server):
+    """A server that ends when it is told, not when it next looks."""
+
+    async def main_loop(self) -> None:
+        self.loop, self.told = asyncio.get_running_loop(), asyncio.Event()
+        await self.on_tick(0)
+        self.up.set()
+        await self.told.wait()
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+        self.up = threading.Event()
+
+
 @contextmanager
 def listening(app: ASGIApp) -> Iterator[str]:
     """Let it listen on a free port of this computer; give its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+    server = _Server(app)
     thread = threading.Thread(target=server.run, name="api")
     thread.start()
     try:
-        end = time.monotonic() + START_SECONDS
-        while not server.started:
-            assert time.monotonic() < end
-            assert thread.is_alive()
-            time.sleep(0.005)
+        assert server.up.wait(START_SECONDS)
         host, port = server.servers[0].sockets[0].getsockname()
         yield f"http://{host}:{port}"
     finally:
-        server.should_exit = True
+        if server.up.is_set():
+            server.loop.call_soon_threadsafe(server.told.set)
         thread.join()
 
 

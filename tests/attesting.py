@@ -29,7 +29,7 @@ from steelyard.service.database import Database
 from tests import attestation_site
 from tests import simulated_references as references
 from tests.api import client_of, listening, make_api
-from tests.databases import make_tables
+from tests.databases import filled, make_tables
 from tests.simulated_nodes import Lie, Refused, SimulatedNode, through
 from tests.simulated_tpm import maker
 from tests.unit.attestation.references.rig import RED, SEALER, Authority
@@ -40,6 +40,10 @@ LOOK_SECONDS: Final = 0.2
 
 def make_grounds(database: Database) -> None:
     """Have what honest nodes pass by, and a key to sign verdicts with."""
+    filled(database, _ground)
+
+
+def _ground(database: Database) -> None:
     Signer(database, SEALER).ensure_key()
     authority = Authority(database)
     authority.signers()

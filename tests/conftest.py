@@ -1,9 +1,13 @@
 """How hard the random tests search: repeatably in every run, briefest in a fast one; at random, for long, in a hunt."""
 
+import gc
+import logging
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 pytest_plugins = ["tests.databases"]
@@ -14,6 +18,35 @@ settings.register_profile("check", deadline=None, derandomize=True, database=Non
 settings.register_profile("fast", settings.get_profile("check"), max_examples=20)
 settings.register_profile("hunt", deadline=None, database=None, max_examples=1000)
 settings.load_profile("check" if _MINUTES is None else "hunt")
+
+# As a service does that nobody set up, but for tracebacks: drawn with every value in them they take ten seconds each.
+structlog.configure(
+    [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+gc.disable()  # while thousands of tests are collected, of which nothing is garbage
+
+
+def pytest_collection_finish() -> None:
+    """Have garbage collected again, but not looked for among the tests and the modules."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """Have logs go afterwards where they go now."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**configured)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

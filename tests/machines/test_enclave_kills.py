@@ -22,7 +22,7 @@ from tests.unit.enclave.rig import Rig, make_rig, text
 
 TRUSTS: Final = ("open", "attested", "sealed")
 MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())  # noqa: S108 (in memory, as hundreds of runs each write hundreds of times)
-SAMPLE: Final = 23
+SAMPLE: Final = 37
 """In ./check fast, one moment of so many; a prime, so that it is not always the same kind."""
 STEPS_EVERYWHERE: Final = pytest.mark.parametrize(
     "every", [SAMPLE, pytest.param(1, marks=pytest.mark.slow)], ids=["sampled", "exhaustive"]
@@ -97,8 +97,8 @@ def test_cancelled_at_any_turn_it_hands_everything_back(sqlite_template: Path, t
 @STEPS_EVERYWHERE
 def test_killed_while_it_is_cancelled_it_hands_everything_back(sqlite_template: Path, every: int) -> None:
     """Killed at each moment after a cancellation at each turn: the worst of both."""
-    for turns in range(1, 24, max(1, every // 4)):
-        for after in range(1, 60, 7):
+    for turns in range(1, 24, max(1, every // 6)):
+        for after in range(1, 60, max(7, every // 2)):
             with fresh(sqlite_template, nodes=2) as rig:
                 rig.apply(text("sealed", 1))
                 for _ in range(turns):
@@ -138,9 +138,12 @@ VERBS: Final = (
     "leave-share",
     "left-share", "weigh", "forget", "release", "releasing", "lift", "lifted", "open-volume", "access", "system",
 )  # fmt: skip
+VERBS_SAMPLED: Final = pytest.mark.parametrize(
+    "verb", [verb if n % 6 == 0 else pytest.param(verb, marks=pytest.mark.slow) for n, verb in enumerate(VERBS)]
+)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@VERBS_SAMPLED
 def test_a_service_that_is_down_for_a_while_is_waited_for(sqlite_template: Path, verb: str) -> None:
     with fresh(sqlite_template, nodes=2) as rig:
 
@@ -155,7 +158,7 @@ def test_a_service_that_is_down_for_a_while_is_waited_for(sqlite_template: Path,
         assert rig.world.is_as_at_the_start()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@VERBS_SAMPLED
 def test_a_service_that_stays_down_stops_nobody_from_ending_and_nothing_is_given_away(
     sqlite_template: Path, verb: str
 ) -> None:
@@ -177,10 +180,11 @@ def test_a_service_that_stays_down_stops_nobody_from_ending_and_nothing_is_given
         ended(rig)
 
 
+@STEPS_EVERYWHERE
 def test_a_machine_that_is_not_what_it_should_be_gets_nothing_whenever_the_service_is_killed(
-    sqlite_template: Path,
+    sqlite_template: Path, every: int
 ) -> None:
-    for moment in range(1, 160, 3):
+    for moment in range(1, 160, max(3, every)):
         with fresh(sqlite_template, nodes=2) as rig:
             rig.world.nodes["n1"].good = False
             rig.kill_at = moment

@@ -29,7 +29,7 @@ from steelyard.model.limits import (
 from steelyard.model.names import check_name
 
 DOING: Final = "reading an enclave file"
-_DEEPEST: Final = 8
+_DEEPEST: Final = 9
 _MOST_EVENTS: Final = 10_000
 _SCHEMA_ADDRESS: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -230,10 +230,14 @@ def _parse(text: str) -> _Found:
         raise MalformedEnclave(DOING, expected=f"at most {ENCLAVE_FILE_BYTES.most} bytes", found="more")
     try:
         events = []
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             events.append(event)
             if len(events) > _MOST_EVENTS:
                 raise MalformedEnclave(DOING, expected=f"at most {_MOST_EVENTS} values", found="more")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # now, as each level makes every further letter cost more
+                raise _wrong(event.start_mark.line + 1, "values nested a few levels deep", "deeper ones")
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
@@ -241,7 +245,7 @@ def _parse(text: str) -> _Found:
     reader = _Events([each for each in events if not isinstance(each, _OUTER)])
     if sum(isinstance(each, yaml.DocumentStartEvent) for each in events) != 1:
         raise MalformedEnclave(DOING, expected="one document", found="none, or several")
-    return reader.value(0)
+    return reader.value()
 
 
 _OUTER: Final = (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
@@ -251,11 +255,9 @@ class _Events:
     def __init__(self, events: list[Any]) -> None:
         self._events = iter(events)
 
-    def value(self, depth: int) -> _Found:
+    def value(self) -> _Found:
         event = next(self._events)
         line = event.start_mark.line + 1
-        if depth > _DEEPEST:
-            raise _wrong(line, "values nested a few levels deep", "deeper ones")
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _wrong(line, "no anchors and aliases", "one")
         if event.tag is not None and event.tag != "!":  # of a quoted text, PyYAML says "!" in some versions
@@ -264,9 +266,9 @@ class _Events:
             return _Found(_scalar(event), line)
         if isinstance(event, yaml.SequenceStartEvent):
             raise _wrong(line, "a mapping or a single value", "a list")
-        return self._mapping(depth, line)
+        return self._mapping(line)
 
-    def _mapping(self, depth: int, line: int) -> _Found:
+    def _mapping(self, line: int) -> _Found:
         found: dict[str, _Found] = {}
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
@@ -276,7 +278,7 @@ class _Events:
                 raise _wrong(at, "a field's name", "something else")
             if event.value in found:
                 raise _wrong(at, "each field once", f"{event.value} twice")
-            found[event.value] = self.value(depth + 1)
+            found[event.value] = self.value()
         raise _wrong(line, "the end of a mapping", "none")
 
 

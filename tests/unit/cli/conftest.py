@@ -1,18 +1,18 @@
 """The command line, for tests, and a service that it speaks to."""
 
-import logging
 import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
 import pytest
-import structlog
 
 from steelyard.service.database import Database
 from steelyard.service.logs import LogForm, set_up_logs
 from tests.api import Api, listening, make_api
+from tests.databases import filled
 from tests.unit.cli.command import Command
+from tests.unit.isolation.rig import Rack
 
 
 @pytest.fixture
@@ -23,13 +23,17 @@ def steelyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 @pytest.fixture
 def api(sqlite_database: Database) -> Api:
     api = make_api(sqlite_database)
-    for node in ("n1", "n2"):
-        api.rack.free(node, labels={"gpu": "yes" if node == "n1" else "no"})
+    filled(sqlite_database, _have_nodes)
     return api
 
 
+def _have_nodes(database: Database) -> None:
+    for node in ("n1", "n2"):
+        Rack(database).free(node, labels={"gpu": "yes" if node == "n1" else "no"})
+
+
 @pytest.fixture
-def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs_as_before: None) -> Iterator[Path]:  # noqa: ARG001 (asked for what it does)
     """The home of somebody who may sign in as anyone; the service listens."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for variable in ("STEELYARD_URL", "STEELYARD_CA", "STEELYARD_TOKEN_FILE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
@@ -39,11 +43,7 @@ def home(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         path.touch(mode=0o600)
         path.write_text(token + "\n")
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # the computer's take long to read, and no test asks for them
-    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     set_up_logs(LogForm.JSON, StringIO())  # the service's; they would be among what the commands print
     with listening(api.app) as url:
         (tmp_path / "url").write_text(url)
         yield tmp_path
-    logging.getLogger().handlers = handlers
-    logging.getLogger().setLevel(level)
-    structlog.reset_defaults()

@@ -17,8 +17,10 @@ from steelyard.client import attestation
 from steelyard.service.database import Database
 from tests.api import Api, client_of, make_api
 from tests.attesting import identity, make_grounds, node_of, publish, terms
+from tests.databases import filled
 from tests.simulated_nodes import Lie, Refused, SimulatedNode
 from tests.unit.cli.command import Command, Outcome, sign_in
+from tests.unit.isolation.rig import Rack
 
 STEELYARD: Final = str(Path(sys.executable).parent / "steelyard")
 TERMS: Final = ("--makers", "makers", "--airlock", "airlock", "--runtime", "runtime")
@@ -28,9 +30,13 @@ TERMS: Final = ("--makers", "makers", "--airlock", "airlock", "--runtime", "runt
 def api(sqlite_database: Database) -> Api:
     api = make_api(sqlite_database)
     make_grounds(sqlite_database)
-    for name in ("n1", "n2"):
-        api.rack.free(name)
+    filled(sqlite_database, _have_nodes)
     return api
+
+
+def _have_nodes(database: Database) -> None:
+    for name in ("n1", "n2"):
+        Rack(database).free(name)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from steelyard.service import tables as service
 from steelyard.service.authority import Caller, Office, Right, Role
 from steelyard.service.database import Database, Transaction
 from steelyard.service.sealing import Sealer
+from tests.databases import filled
 
 EVERY_RIGHT: Final = frozenset(Right)
 PROVIDER: Final = Caller("pia", Office.PROVIDER, {}, EVERY_RIGHT)
@@ -232,9 +233,13 @@ class Rack:
 
 def make_rack(database: Database) -> Rack:
     """Return a rack with projects red and blue, switches s1 and s2, and no nodes."""
+    filled(database, _furnish)
+    return Rack(database)
+
+
+def _furnish(database: Database) -> None:
     made = Rack(database)
     for project in ("red", "blue"):
         made.project(project)
     for switch in ("s1", "s2"):
         made.switch(switch)
-    return made

@@ -1,8 +1,10 @@
 """Keys with their private part, which sign and open what no real TPM would."""
 
 import hmac
+import tempfile
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB
@@ -13,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
 from steelyard.evidence.tpm.activation import CredentialBlob
 from steelyard.evidence.tpm.identifiers import CURVE_BY_TPM_ID, TpmAlg, TpmaObject
@@ -47,18 +50,39 @@ _HASHES: Final[dict[HashAlgorithm, hashes.HashAlgorithm]] = {
     SHA512: hashes.SHA512(),
 }
 
+_KEPT: Final = Path(__file__).parents[4] / ".cache" / "rsa-keys"
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 def rsa_key(bits: int = 2048, number: int = 0) -> rsa.RSAPrivateKey:
-    """Return a key, the same one for the same arguments: RSA keys take long to make."""
+    """Return a key, the same one for the same arguments.
+
+    RSA keys take long to make: they are kept for the next process.
+    """
     return _rsa_key(bits, number)
 
 
 @cache
 def _rsa_key(bits: int, number: int) -> rsa.RSAPrivateKey:
-    del number
-    return rsa.generate_private_key(65537, bits)
+    path = _KEPT / f"{bits}-{number}.der"
+    try:
+        kept = path.read_bytes()
+    except FileNotFoundError:
+        made = rsa.generate_private_key(65537, bits)
+        _keep(path, made.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
+        return made
+    key = load_der_private_key(kept, None, unsafe_skip_rsa_key_validation=True)  # it is our own
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return key
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file whole, whoever else does so at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).rename(path)
 
 
 def ecc_key(curve_id: int = P256, number: int = 0) -> ec.EllipticCurvePrivateKey:
