@@ -14,12 +14,11 @@ from typing import Final
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from steelyard.attestation import rules, store
 from steelyard.attestation.life import Event, State
 from steelyard.attestation.objects import DemandedMakers, MakerSet, Node, Registration
-from steelyard.attestation.tables import boots, registrations
 from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.evidence.tpm.activation import activation_proof
 from steelyard.evidence.tpm.certificate import Certificate, parse_certificate
@@ -152,25 +151,16 @@ class Registrar:
         proof = activation_proof(secret, name.encode(), attestation.name)
         with self._database.writing() as tx:
             expires = tx.now + REGISTRATION
-            columns = registrations.c
-            waiting = tx.connection.execute(
-                select(columns.id).where(columns.node == node.name).order_by(columns.made.desc())
-            ).scalars()
-            older = [each for place, each in enumerate(waiting) if place >= PENDING - 1]
-            if older:
-                tx.connection.execute(delete(registrations).where(columns.id.in_(older)))
-            tx.connection.execute(
-                insert(registrations).values(
-                    id=name,
-                    node=node.name,
-                    attestation_key=attestation.public.to_bytes(),
-                    endorsement_key=endorsement.name,
-                    chained=chained,
-                    proof=hashlib.sha256(proof).digest(),
-                    made=tx.now,
-                    expires=expires,
-                )
+            registration = Registration(
+                id=name,
+                node=node.name,
+                attestation_key=attestation.public.to_bytes(),
+                endorsement_key=endorsement.name,
+                chained=chained,
+                proof=hashlib.sha256(proof).digest(),
+                expires=expires,
             )
+            store.add_registration(tx, registration, PENDING)
         return Registered(name, credential.to_bytes(), expires)
 
     def activate(self, registration: str, proof: bytes) -> Session:
@@ -182,12 +172,12 @@ class Registrar:
         """
         given = hashlib.sha256(proof).digest()
         with self._database.reading() as connection:
-            _check_proof(_find(connection, registration), given, self._database.clock())
+            _check_proof(store.find_registration(connection, registration), given, self._database.clock())
         boot = secrets.token_hex(16)
         token = f"sn_{boot}_{secrets.token_urlsafe(32)}"
         with self._database.writing() as tx:
             # Again: it may have been answered in the meantime.
-            found = _check_proof(_find(tx.connection, registration), given, tx.now)
+            found = _check_proof(store.find_registration(tx.connection, registration), given, tx.now)
             expires = self._begin(tx, found, boot, token)
         return Session(Secret(token.encode("ascii")), expires)
 
@@ -213,20 +203,9 @@ class Registrar:
             },
             detail={"boot": boot, "endorsement_key": found.endorsement_key.hex(), "chained": found.chained},
         )
-        tx.connection.execute(
-            insert(boots).values(
-                id=boot,
-                node=node.name,
-                token=rules.token_digest(token),
-                attestation_key=found.attestation_key,
-                endorsement_key=found.endorsement_key,
-                chained=found.chained,
-                began=tx.now,
-                session_ends=expires,
-            )
-        )
+        store.add_boot(tx, boot, found, rules.token_digest(token), expires)
         # Who registered at the same time, and was slower, does not end this boot again.
-        tx.connection.execute(delete(registrations).where(registrations.c.node == node.name))
+        store.forget_registrations(tx, node.name)
         return expires
 
 
@@ -275,11 +254,6 @@ def _entropy(key: EndorsementKey) -> RsaEntropy | EccEntropy:
     if isinstance(key.key, ec.EllipticCurvePublicKey):
         return EccEntropy(ec.generate_private_key(key.key.curve))
     return RsaEntropy(Secret(secrets.token_bytes(key.public.name_algorithm.size)))
-
-
-def _find(connection: Connection, registration: str) -> Registration | None:
-    row = connection.execute(select(registrations).where(registrations.c.id == registration)).one_or_none()
-    return None if row is None else store.registration_of(row)
 
 
 def _check_proof(found: Registration | None, given: bytes, now: datetime) -> Registration:

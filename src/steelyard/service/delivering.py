@@ -286,7 +286,7 @@ class Deliveries:
             now = self._database.clock()
             more = self._scan(connection)
             self._know(connection)
-            letters = webhooks.read_wanted_letters(connection) & self._hooks.keys()
+            letters = webhooks.read_wanted_letters(connection) & self._hooks.keys() if self._hooks else set()
             behind = {identifier for identifier, number in self._wanted.items() if self._caught[identifier] < number}
             waits = {
                 identifier: max(
@@ -297,7 +297,7 @@ class Deliveries:
             }
             ready = sorted((each for each, until in waits.items() if until <= local_seconds()), key=self._turn)
             chosen = dict.fromkeys(self._choose(ready))
-            found = {hook.id: hook for hook in webhooks.read_some(connection, chosen)}
+            found = {hook.id: hook for hook in webhooks.read_some(connection, chosen)} if chosen else {}
         for identifier in chosen:
             if (hook := found.get(identifier)) is None:
                 continue  # deleted by now
