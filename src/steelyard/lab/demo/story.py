@@ -139,7 +139,8 @@ class Story:
         place.run("provider", "network", "create", *airlock)
         admission = ["--verdict-key", str(verdict_keys), "--verdict-seconds", "300"]
         place.run("blue", "network", "create", "wall", "--project", "blue", *admission)
-        place.run("blue", "image", "import", "debian", str(self._built.image), "--format", "qcow2")
+        form = self._built.image.suffix.removeprefix(".")
+        place.run("blue", "image", "import", "debian", str(self._built.image), "--format", form)
         # The enclave service is the tenant's: it has an account's token, and keys of verdicts that it believes.
         shutil.copy(verdict_keys, place.services / "verdict.pem")
         self._make_token("blue", place.services / "enclave.token", "read nodes networks power images attest")
