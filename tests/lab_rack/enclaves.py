@@ -14,7 +14,7 @@ from steelyard.lab.demo.place import Place, Screen, wait_for
 from steelyard.lab.demo.story import SETTING_UP, Built, Story
 from tests.lab_rack.airlock import build_image
 from tests.lab_rack.rack import room_for_a_rack
-from tests.lab_rack.tenant import watched_image
+from tests.lab_rack.tenant import plain_image
 from tests.lab_rack.test_attestation import write_image
 
 BOOT_SECONDS: Final = 600.0
@@ -69,7 +69,7 @@ def story_begun(machines: int = 3) -> Iterator[Story]:
 def _built_in(folder: Path) -> Built:
     """Return what the demo builds, built once for all tests."""
     folder.mkdir(parents=True)
-    image = watched_image()
+    image = plain_image()
     airlock = build_image()
     write_image(folder / "airlock", airlock)
     (folder / "airlock" / "airlock.manifest.json").write_bytes(airlock.manifest.to_bytes())

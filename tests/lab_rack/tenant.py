@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,7 @@ from tests.tpm import require_programs
 
 CACHE: Final = (Path(__file__).parents[2] / ".cache").absolute()
 SIZE: Final = 1 << 30
-RECIPE: Final = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE, None)
-WATCHED: Final = replace(RECIPE, agent=OnRejection.STOP)
+RECIPE: Final = Recipe("bookworm", "linux-image-cloud-amd64", (), SIZE, OnRejection.STOP)
 LUKS_KEY: Final = "0123456789abcdef" * 4
 
 
@@ -29,24 +28,19 @@ class TenantImage:
 
 
 def plain_image() -> TenantImage:
-    """Return an image that is not encrypted, qcow2."""
-    return _image("plain.qcow2", RECIPE, ImageFormat.QCOW2, None)
-
-
-def watched_image() -> TenantImage:
-    """Return one with the agent in it, that measures what runs; raw."""
-    return _image("watched.raw", WATCHED, ImageFormat.RAW, None)
+    """Return an image that is not encrypted, with the agent in it, qcow2."""
+    return _image("plain.qcow2", ImageFormat.QCOW2, None)
 
 
 def sealed_image() -> TenantImage:
     """Return an image that LUKS_KEY unlocks, raw."""
-    return _image("sealed.raw", RECIPE, ImageFormat.RAW, LUKS_KEY)
+    return _image("sealed.raw", ImageFormat.RAW, LUKS_KEY)
 
 
-def _image(name: str, recipe: Recipe, form: ImageFormat, luks_key: str | None) -> TenantImage:
+def _image(name: str, form: ImageFormat, luks_key: str | None) -> TenantImage:
     require_programs({"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"})
     require_programs({"veritysetup": "cryptsetup-bin"})
-    folder = CACHE / "tenant" / _state(recipe)
+    folder = CACHE / "tenant" / _state()
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / name
     kernel, initramfs, seal, line = (image.with_suffix(f".{part}") for part in ("kernel", "initramfs", "seal", "line"))
@@ -56,7 +50,7 @@ def _image(name: str, recipe: Recipe, form: ImageFormat, luks_key: str | None) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not line.exists():
             key.write_text(LUKS_KEY)
-            built = build_debian(recipe, image, form, None if luks_key is None else key, CACHE / "debian")
+            built = build_debian(RECIPE, image, form, None if luks_key is None else key, CACHE / "debian")
             kernel.write_bytes(built.kernel)
             initramfs.write_bytes(built.initramfs)
             seal.write_text("" if built.seal is None else seal_text(built, built.seal))
@@ -66,14 +60,13 @@ def _image(name: str, recipe: Recipe, form: ImageFormat, luks_key: str | None) -
     )
 
 
-def _state(recipe: Recipe) -> str:
+def _state() -> str:
     """Return a name for what the images are made of by us; Debian's packages change seldom, and to the same end."""
     package = resources.files("steelyard.imaging.tenant")
     parts = [package / "debian.py", *sorted((package / "files").iterdir(), key=lambda part: part.name)]
-    if recipe.agent is not None:
-        source = Path(str(resources.files("steelyard")))
-        parts += [path for part in AGENT_PARTS for path in sorted((source / part).rglob("*.py"))]
-    return hashlib.sha256(b"\0".join([part.read_bytes() for part in parts] + [repr(recipe).encode()])).hexdigest()[:16]
+    source = Path(str(resources.files("steelyard")))
+    parts += [path for part in AGENT_PARTS for path in sorted((source / part).rglob("*.py"))]
+    return hashlib.sha256(b"\0".join([part.read_bytes() for part in parts] + [repr(RECIPE).encode()])).hexdigest()[:16]
 
 
 def make_ssh_key(folder: Path) -> Path:
