@@ -187,7 +187,7 @@ def build_debian(recipe: Recipe, image: Path, form: ImageFormat, luks_key: Path 
     """
     if luks_key is not None:
         _check_key(luks_key)
-    with tempfile.TemporaryDirectory(prefix=".steelyard-image-", dir=image.absolute().parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".steelyard-image-", dir=image.resolve().parent) as folder:
         work = Path(folder)
         system = _install(recipe, work, cache)
         disk, identity = _make_file_system(system, recipe.size_bytes, work)
