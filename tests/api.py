@@ -5,18 +5,17 @@ No keeper or worker runs: what is wanted stays wanted until a test has it done.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Final
 
 import uvicorn
-from fastapi import APIRouter
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from steelyard.attestation import api as attestation
 from steelyard.attestation.references import api as references
@@ -26,7 +25,6 @@ from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.client.connection import Client, Service
 from steelyard.enclave import api as enclave
 from steelyard.imaging import api as imaging
-from steelyard.imaging.ports import ImageFile, Occupancy
 from steelyard.isolation.api import Means, isolation_router
 from steelyard.isolation.ports import Drivers
 from steelyard.model.secret import Secret
@@ -36,10 +34,11 @@ from steelyard.service.api import shared_router
 from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
-from steelyard.service.http import Front, make_app
+from steelyard.service.http import Front
 from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
+from tests.applications import STORAGE, WEIGHING, Own, answering, make_shared
 from tests.databases import filled
 from tests.fakes.storage import FakeStorage
 from tests.unit.attestation.references import rig as references_rig
@@ -80,80 +79,32 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
     storage = FakeStorage()
     weighing = make_means(database, references_rig.SEALER, AttestationSettings(), StoredPolicies())
     weighing.sources = Buckets(Rate(burst=1_000_000, seconds=0.001))  # tests ask more often than a rack
-    own = _isolation() if drivers is rig.DRIVERS else _isolation_of(drivers)
-    routers = [_shared(), _webhooks(), own, _imaging(), _references(), _enclave()]
-    routers.append(attestation.attestation_router(weighing))
-    app = _with_storage(make_app(front, routers, "0"), storage)
+    shared = _shared() if drivers is rig.DRIVERS else _make_shared(drivers)
+    app = answering(shared, Own(front, weighing, storage))
     return Api(rack, imaging_rig.World(database), storage, front, app, filled(database, _make_callers))
 
 
-# FastAPI takes long to look at what the routes take and give, and they are the same for every service here.
-
-
 @cache
-def _shared() -> APIRouter:
-    return shared_router()
+def _shared() -> FastAPI:
+    return _make_shared(rig.DRIVERS)
 
 
-@cache
-def _webhooks() -> APIRouter:
-    return webhooks_router(SEALER, HOOKS)
-
-
-@cache
-def _enclave() -> APIRouter:
-    return enclave.enclave_router(enclave.Means(ENCLAVE_SEALER, frozenset({"own"})))
-
-
-@cache
-def _references() -> APIRouter:
-    return references.references_router(references.Means(references_rig.SEALER))
-
-
-@cache
-def _isolation() -> APIRouter:
-    return _isolation_of(rig.DRIVERS)
-
-
-def _isolation_of(drivers: Drivers) -> APIRouter:
-    return isolation_router(Means(SEALER, drivers, POOL))
-
-
-@cache
-def _imaging() -> APIRouter:
-    asked = _AskedStorage()
+def _make_shared(drivers: Drivers) -> FastAPI:
     trouble = {"red-net": "no cable"}
-    return imaging.imaging_router(
-        imaging.Means(imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, asked, asked, lambda: trouble)
+    storing = imaging.Means(
+        imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, STORAGE, STORAGE, lambda: trouble
     )
-
-
-_STORAGE: Final = ContextVar[FakeStorage]("storage")
-"""Of the service that answers."""
-
-
-def _with_storage(app: ASGIApp, storage: FakeStorage) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        _STORAGE.set(storage)
-        await app(scope, receive, send)
-
-    return answer
-
-
-class _AskedStorage:
-    """The storage of whichever service answers."""
-
-    def image_occupancy(self, image: str) -> Occupancy:
-        return _STORAGE.get().image_occupancy(image)
-
-    def volume_occupancy(self, volume: str) -> Occupancy:
-        return _STORAGE.get().volume_occupancy(volume)
-
-    def image_disk(self, image: str) -> ImageFile:
-        return _STORAGE.get().image_disk(image)
-
-    def adding(self, upload: str) -> AbstractContextManager[Callable[[int, bytes], None]]:
-        return _STORAGE.get().adding(upload)
+    return make_shared(
+        [
+            shared_router(),
+            webhooks_router(SEALER, HOOKS),
+            isolation_router(Means(SEALER, drivers, POOL)),
+            imaging.imaging_router(storing),
+            references.references_router(references.Means(references_rig.SEALER)),
+            enclave.enclave_router(enclave.Means(ENCLAVE_SEALER, frozenset({"own"}))),
+            attestation.attestation_router(WEIGHING),
+        ]
+    )
 
 
 def _make_callers(database: Database) -> dict[str, str]:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import httpx
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, insert
 
@@ -39,9 +41,10 @@ from steelyard.service.api import shared_router
 from steelyard.service.authority import Caller, Office, Right, Role, not_found
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
-from steelyard.service.http import Front, make_app
+from steelyard.service.http import Front
 from steelyard.service.sealing import Sealer
 from tests import simulated_references as references
+from tests.applications import WEIGHING, Own, answering, make_shared
 from tests.simulated_boots import BootLog, recorded_boot
 from tests.simulated_nodes import SimulatedNode
 from tests.simulated_tpm import Endorsement, NodeTpm, make_tpm, maker
@@ -93,6 +96,11 @@ class FakePolicies:
         return {hashlib.sha256(each).digest(): each for each in (*self.documents.values(), *self.envelopes)}[sha256]
 
 
+@cache
+def _shared() -> FastAPI:
+    return make_shared([shared_router(), attestation_router(WEIGHING)])
+
+
 class Site:
     """The service. `unlimited`: with no limit on how often somebody may ask, as many tests ask more often."""
 
@@ -108,7 +116,7 @@ class Site:
             database, Retention(timedelta(days=30), timedelta(hours=1)), timedelta(seconds=1), registry
         )
         self.front = Front(database, Gate(database, None), registry, lambda: True)
-        self.app = make_app(self.front, [shared_router(), attestation_router(self.means)], "0")
+        self.app = answering(_shared(), Own(self.front, self.means))
         self._loop = asyncio.Runner()
         self._client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://attestation"

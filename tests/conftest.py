@@ -31,6 +31,11 @@ structlog.configure(
 gc.disable()  # while thousands of tests are collected, of which nothing is garbage
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have what takes long begin first, so that at the end no process waits long for another."""
+    items.sort(key=lambda item: (item.get_closest_marker("rack") is None, item.get_closest_marker("slow") is None))
+
+
 def pytest_collection_finish() -> None:
     """Have garbage collected again, but not looked for among the tests and the modules."""
     gc.collect()

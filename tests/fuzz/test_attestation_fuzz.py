@@ -14,7 +14,9 @@ from steelyard.service.database import Database
 from tests.attestation.test_published_weaknesses import registration
 from tests.attestation_site import Site, site_on
 
-LONG: Final = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+LONG: Final = settings(
+    max_examples=settings().max_examples * 3 // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 VALUES: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=40),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),

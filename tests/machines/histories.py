@@ -35,7 +35,7 @@ from steelyard.isolation.ports import Missing, PortReading, Power
 from steelyard.isolation.rules import may_use
 from steelyard.model.network import SHUT, PortVlans, Vlan
 from steelyard.service.database import Database, Transaction
-from tests.databases import make_tables
+from tests.databases import MEMORY, make_tables
 from tests.fakes.bmc import FakeBmc
 from tests.fakes.switch import Call, FakeSwitch
 from tests.unit.isolation.keeping.rig import SETTINGS, Clock, World
@@ -368,7 +368,7 @@ _TEMPLATES: Final[list[bytes]] = []
 @contextmanager
 def a_rack() -> Iterator[Rack]:
     """Give a rack as it was registered, in a database of its own."""
-    with tempfile.TemporaryDirectory(prefix="steelyard-history-") as directory, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="history-") as directory, pytest.MonkeyPatch.context() as patch:
         clock = Clock()
         patch.setattr(time, "clock_gettime", clock.local)
         if not _TEMPLATES:

@@ -50,7 +50,7 @@ from steelyard.imaging.shelf import BootFiles, Shelf
 from steelyard.model.errors import SteelyardError, TooLarge, WrongUse
 from steelyard.model.network import MacAddress
 from steelyard.service.database import Database
-from tests.databases import make_tables
+from tests.databases import MEMORY, make_tables
 from tests.machines.histories import BreakableDatabase, Unsafe
 from tests.unit.imaging.rig import ISCSI, KERNEL, NBD, NETWORKS, PROVIDER, SEALER
 from tests.unit.isolation.keeping.rig import Clock
@@ -526,7 +526,7 @@ def _template() -> Path:
 @contextmanager
 def an_imaging() -> Iterator[Imaging]:
     """Give an imaging that has nothing yet."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="history-") as directory:
         path = shutil.copyfile(_template(), Path(directory) / "steelyard.db")
         imaging = Imaging(f"sqlite:///{path}")
         try:

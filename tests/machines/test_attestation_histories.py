@@ -151,7 +151,7 @@ class History:
 STEPS: Final = sorted(name[1:] for name in vars(History) if name.startswith("_") and not name.startswith("__"))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 4, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.sampled_from(STEPS), min_size=5, max_size=25))
 def test_whatever_happens_nobody_passes_without_good_evidence_of_this_boot(
     sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, steps: list[str]

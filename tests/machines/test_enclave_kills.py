@@ -17,11 +17,11 @@ import pytest
 from steelyard.enclave.life import State
 from steelyard.model.errors import OutOfTime, Unavailable, WrongState
 from steelyard.service.database import Database
+from tests.databases import MEMORY
 from tests.fakes.enclave_world import unreachable
 from tests.unit.enclave.rig import Rig, make_rig, text
 
 TRUSTS: Final = ("open", "attested", "sealed")
-MEMORY: Final = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())  # noqa: S108 (in memory, as hundreds of runs each write hundreds of times)
 SAMPLE: Final = 37
 """In ./check fast, one moment of so many; a prime, so that it is not always the same kind."""
 STEPS_EVERYWHERE: Final = pytest.mark.parametrize(
