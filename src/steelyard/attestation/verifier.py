@@ -34,7 +34,7 @@ from steelyard.evidence.compiled_policy import CompiledPolicy, Grounds
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.ima.records import cut_binary
 from steelyard.evidence.ima.replay import ImaExcerpt
-from steelyard.evidence.policy import PolicyId
+from steelyard.evidence.policy import Policy, PolicyId
 from steelyard.evidence.tpm.attest import parse_tpms_attest
 from steelyard.evidence.tpm.keys import ActivatedBy, BoundKey
 from steelyard.evidence.tpm.nonce import NONCE_BYTES, NonceWithKeys
@@ -208,35 +208,41 @@ class Verifier:
 
         Raises NotSignedIn, NotFound, WrongState.
         """
-        with self._database.reading() as connection:
-            boot, node, _ = self._session_of(connection, bearer, name, self._database.clock())
-            policy = rules.check_may_be_asked(node, purpose, boot.entered is not None)
-            found = self._in_force(connection, node.project, policy)
-        # Here, as to make a policy ready may take seconds.
-        selection = self._compiled.policy(found).selection
-        with self._database.writing() as tx:
-            boot, node, _ = self._session_of(tx.connection, bearer, name, tx.now)
-            rules.check_may_be_asked(node, purpose, boot.entered is not None)
-            asked = Asked(
-                challenge=secrets.token_hex(16),
-                nonce=secrets.token_bytes(NONCE_BYTES),
-                purpose=purpose,
-                policy=policy,
-                grounds=found.grounds,
-                selection=selection,
-                first=_first(boot, purpose),
-                until=tx.now + self._times.challenge,
-            )
-            store.change_boot(tx, boot.id, store.asked_values(asked))
-            store.move(
-                tx,
-                node,
-                Event.CHALLENGE,
-                actor=f"node/{node.name}",
-                why=f"asked for evidence ({purpose.value})",
-                values={},
-                detail={"policy": str(found.id)},
-            )
+        made: tuple[bytes, Policy] | None = None
+        while True:
+            with self._database.writing() as tx:
+                boot, node, _ = self._session_of(tx.connection, bearer, name, tx.now)
+                policy = rules.check_may_be_asked(node, purpose, boot.entered is not None)
+                found = self._in_force(tx.connection, node.project, policy)
+                ready = made[1] if made and made[0] == found.grounds else self._compiled.known(found.grounds)
+                if ready is not None:
+                    return self._ask(tx, boot, node, found, ready, purpose)
+            # Out here, as to make a policy ready may take seconds; another may be in force by then.
+            made = found.grounds, self._compiled.policy(found)
+
+    def _ask(
+        self, tx: Transaction, boot: Boot, node: Node, found: PolicyInForce, ready: Policy, purpose: Purpose
+    ) -> Asked:
+        asked = Asked(
+            challenge=secrets.token_hex(16),
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            purpose=purpose,
+            policy=found.id.name,
+            grounds=found.grounds,
+            selection=ready.selection,
+            first=_first(boot, purpose),
+            until=tx.now + self._times.challenge,
+        )
+        store.change_boot(tx, boot.id, store.asked_values(asked))
+        store.move(
+            tx,
+            node,
+            Event.CHALLENGE,
+            actor=f"node/{node.name}",
+            why=f"asked for evidence ({purpose.value})",
+            values={},
+            detail={"policy": str(found.id)},
+        )
         return asked
 
     def _in_force(self, connection: Connection, project: str, policy: str) -> PolicyInForce:
