@@ -233,7 +233,7 @@ class Deliveries:
         self._settings = settings
         self._deliverer = Deliverer(database, outbound, sealer, settings, registry)
         self._stopping = threading.Event()
-        self._alarm = database.wakeups.subscribe(journal.TOPIC, webhooks.TOPIC)
+        self._alarm = database.wakeups.subscribe(webhooks.TOPIC)
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="webhook")
         self._dispatcher = threading.Thread(target=self._dispatch, name="webhooks", daemon=True)
         self._scanned = 0
@@ -273,7 +273,21 @@ class Deliveries:
                 log.warning("webhooks.dispatching", error=str(failure))
             except Exception:
                 log.exception("webhooks.dispatching")
-            self._alarm.wait(seconds)
+            if not self._listens_anew():
+                self._alarm.wait(seconds)
+
+    def _listens_anew(self) -> bool:
+        """Listen to the journal while there is somebody to tell, and else not; whether that changed.
+
+        What was written meanwhile rang for nobody, and is to be looked for. Where nobody is told of anything, to be
+        woken for each entry would be a good part of what a busy service does.
+        """
+        topics = (journal.TOPIC, webhooks.TOPIC) if self._hooks else (webhooks.TOPIC,)
+        if topics == self._alarm.topics:
+            return False
+        before, self._alarm = self._alarm, self._database.wakeups.subscribe(*topics)
+        before.close()
+        return True
 
     def _dispatch_once(self) -> float:
         """Have done what is due and not being done; return the seconds until there may be more.
@@ -284,7 +298,6 @@ class Deliveries:
             del self._working[identifier]
         with self._database.reading() as connection:
             now = self._database.clock()
-            # Without anybody to tell, every entry of the journal asks for no more than whether there is somebody now.
             more = self._scan(connection) if self._hooks else False
             self._know(connection)
             letters = webhooks.read_wanted_letters(connection) & self._hooks.keys() if self._hooks else set()
