@@ -28,7 +28,7 @@ from steelyard.attestation.ports import Policies, PolicyInForce
 from steelyard.attestation.store import Boot, LastGood
 from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.attestation.verdicts import Signer, Statement
-from steelyard.evidence.appraisal import Accepted, Passed, Rejected, appraise
+from steelyard.evidence.appraisal import Accepted, Passed, Rejected, appraise, reject_malformed
 from steelyard.evidence.bundle import Evidence, bound_key
 from steelyard.evidence.compiled_policy import CompiledPolicy, Grounds
 from steelyard.evidence.findings import Finding, Reason
@@ -343,7 +343,7 @@ class Verifier:
         try:
             verdict: Passed | Rejected = appraise(evidence, key, bound, accepted, compiled, at)
         except Malformed as malformed:
-            verdict = _malformed(compiled, malformed)
+            verdict = reject_malformed(compiled.policy.id, malformed)
         findings = verdict.findings if isinstance(verdict, Rejected) else ()
         if asked.purpose is Purpose.AIRLOCK and not any(each.reason is Reason.BAD_QUOTE for each in findings):
             findings += rules.judge_parameters(node.terms.parameters, bound.parameters)
@@ -639,12 +639,6 @@ def _resets(accepted: Accepted, claimed: Claimed) -> int:
         return parse_tpms_attest(claimed.quote.attest).clock_info.reset_count - accepted.quoted.clock.reset_count
     except Malformed:
         return 0
-
-
-def _malformed(compiled: CompiledPolicy, error: Malformed) -> Rejected:
-    """Return malformed evidence as what it is: not good enough."""
-    finding = Finding(Reason.BAD_LOG, error.doing, f"the evidence ({error.code})", error.expected, error.found)
-    return Rejected(compiled.policy.id, (finding,), None, None)
 
 
 def _new_part(excerpt: ImaExcerpt, start: int, verdict: Passed | Rejected | None) -> bytes | None:
