@@ -108,18 +108,25 @@ class Registrar:
         with self._database.reading() as connection:
             node = store.find_node(connection, presented.node)
             makers = None if node is None else _makers(connection, node)
-        published = rules.is_published(None if node is None else node.terms.endorsements, endorsement)
-        if node is None or not published:
+        published = None if node is None else node.terms.endorsements
+        certificates = rules.published_certificates(published)
+        is_published = rules.is_published(published, certificates, endorsement)
+        if node is None or not is_published:
             _log.info("registration.refused", node=presented.node, why="no such node, or not its key")
             raise rules.not_the_nodes(presented.node)
-        chained = self._check_chain(node, endorsement, presented.endorsement_certificates, makers)
+        chained = self._check_chain(node, endorsement, certificates, presented.endorsement_certificates, makers)
         if node.endorsement_key is not None and not hmac.compare_digest(node.endorsement_key, endorsement.name):
             self._refused(node, "it is known by another TPM")
             raise rules.not_the_nodes(node.name)
         return self._offer(node, endorsement, attestation, chained=chained)
 
     def _check_chain(
-        self, node: Node, key: EndorsementKey, presented: tuple[bytes, ...], makers: MakerSet | None
+        self,
+        node: Node,
+        key: EndorsementKey,
+        published: tuple[Certificate, ...],
+        presented: tuple[bytes, ...],
+        makers: MakerSet | None,
     ) -> bool:
         """Return whether a trusted maker stands behind the key; False only where none is demanded."""
         if not isinstance(node.terms.makers, DemandedMakers):
@@ -130,7 +137,7 @@ class Registrar:
         if not self._chains.acquire(timeout=CHAIN_WAIT_SECONDS):
             raise TooMany(f"registering node {node.name}", expected="fewer registrations at a time", found="more")
         try:
-            verify_key(node, key, presented, makers, self._database.clock())
+            verify_key(node.name, key, published, presented, makers, self._database.clock())
         except SteelyardError as cause:
             self._refused(node, str(cause))
             raise rules.not_the_nodes(node.name) from cause
@@ -209,19 +216,27 @@ class Registrar:
         return expires
 
 
-def verify_key(node: Node, key: EndorsementKey, presented: tuple[bytes, ...], makers: MakerSet, now: datetime) -> None:
+def verify_key(
+    node: str,
+    key: EndorsementKey,
+    published: tuple[Certificate, ...],
+    presented: tuple[bytes, ...],
+    makers: MakerSet,
+    now: datetime,
+) -> None:
     """Let pass an endorsement key that a maker of this set stands behind, by a certificate for this very key.
 
+    published  the certificates that the provider published for the node.
     presented  what the node sent along: its own certificate, and such as lead to the maker's.
 
     Raises CertificateRejected, MalformedCertificate.
     """
-    came_along = [parse_certificate(each) for each in presented]
-    published = [parse_certificate(each.encode()) for each in node.terms.endorsements.certificates.values()]
+    known = {each.encoded: each for each in published}
+    came_along = [known.get(each) or parse_certificate(each) for each in presented]
     own = {each.encoded: each for each in (*published, *came_along) if rules.same_key(each, key.key)}
     others = [each for each in came_along if each.encoded not in own]
     failure = CertificateRejected(
-        f"verifying the endorsement key of node {node.name}", expected="a certificate for it", found="none"
+        f"verifying the endorsement key of node {node}", expected="a certificate for it", found="none"
     )
     for certificate in own.values():
         try:
