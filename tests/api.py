@@ -13,7 +13,6 @@ from functools import cache
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
@@ -34,7 +33,7 @@ from steelyard.service.api import shared_router
 from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
-from steelyard.service.http import Front
+from steelyard.service.http import Edge, Front
 from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
@@ -85,11 +84,11 @@ def make_api(database: Database, drivers: Drivers = rig.DRIVERS) -> Api:
 
 
 @cache
-def _shared() -> FastAPI:
+def _shared() -> Edge:
     return _make_shared(rig.DRIVERS)
 
 
-def _make_shared(drivers: Drivers) -> FastAPI:
+def _make_shared(drivers: Drivers) -> Edge:
     trouble = {"red-net": "no cable"}
     storing = imaging.Means(
         imaging_rig.SEALER, imaging_rig.NETWORKS, imaging_rig.QUOTA, STORAGE, STORAGE, lambda: trouble

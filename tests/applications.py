@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar, cast
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,25 +51,29 @@ class _AskedMeans(_Asked):
         context = copy_context()  # or the threads that judge would not know who answers
         return await _OWN.get().weighing.appraising.run(who, size_bytes, lambda: context.run(work))
 
+    async def _answer(self, work: Callable[[], T]) -> T:
+        context = copy_context()
+        return await _OWN.get().weighing.appraising.answer(lambda: context.run(work))
+
     @property
     def appraising(self) -> object:
-        return SimpleNamespace(run=self._run)
+        return SimpleNamespace(run=self._run, answer=self._answer)
 
 
 WEIGHING: Final = cast("attestation.Means", _AskedMeans(lambda own: own.weighing))
 STORAGE: Final = cast("FakeStorage", _Asked(lambda own: own.storage))
 
 
-def make_shared(routers: Sequence[APIRouter]) -> FastAPI:
+def make_shared(routers: Sequence[APIRouter]) -> Edge:
     """Return an application of these routers, made with WEIGHING and STORAGE, for `answering`."""
-    app = cast("Edge", make_app(cast("Front", SimpleNamespace(registry=CollectorRegistry())), routers, "0")).app
-    app.state.front = _Asked(lambda own: own.front)
-    return app
+    edge = cast("Edge", make_app(cast("Front", SimpleNamespace(registry=CollectorRegistry())), routers, "0"))
+    edge.app.state.front = _Asked(lambda own: own.front)
+    return edge
 
 
-def answering(app: FastAPI, own: Own) -> ASGIApp:
+def answering(shared: Edge, own: Own) -> ASGIApp:
     """Return the application of one service."""
-    edge = Edge(app, own.front.registry)
+    edge = Edge(shared.app, own.front.registry, shared._direct)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         _OWN.set(own)

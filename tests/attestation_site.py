@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any, Final
 
 import httpx
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, insert
 
@@ -41,7 +40,7 @@ from steelyard.service.api import shared_router
 from steelyard.service.authority import Caller, Office, Right, Role, not_found
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
-from steelyard.service.http import Front
+from steelyard.service.http import Edge, Front
 from steelyard.service.sealing import Sealer
 from tests import simulated_references as references
 from tests.applications import WEIGHING, Own, answering, make_shared
@@ -97,7 +96,7 @@ class FakePolicies:
 
 
 @cache
-def _shared() -> FastAPI:
+def _shared() -> Edge:
     return make_shared([shared_router(), attestation_router(WEIGHING)])
 
 
