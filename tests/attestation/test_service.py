@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import func, insert, select
 
 from steelyard.attestation import archive, enrolling, shares, verdicts
 from steelyard.attestation.life import State
 from steelyard.attestation.objects import AnyParameters, DemandedMakers, Endorsements, NoMakers
+from steelyard.attestation.service import NodeFigures
 from steelyard.attestation.tables import appraisals, boots, grounds, kept, maker_sets, verdict_keys
 from steelyard.isolation.admission import admit
 from steelyard.isolation.objects import VerdictAdmission
@@ -305,6 +307,27 @@ def test_a_late_report_within_the_second_grace_passes_again(site: Site) -> None:
     node._next = None
     node.report()
     assert site.shown() is State.PASSED
+
+
+def test_the_figures_have_nodes_by_what_they_are_shown_to_be(site: Site) -> None:
+    registry = CollectorRegistry()
+    registry.register(NodeFigures(site.database))
+
+    def told() -> dict[str, int]:
+        found = {
+            each.value: registry.get_sample_value("steelyard_attestation_nodes", {"state": each.value})
+            for each in State
+        }
+        return {state: int(count or 0) for state, count in found.items() if count != 0}
+
+    assert told() == {}
+    assert 'state="failed"} 0.0' in generate_latest(registry).decode(), "none is a figure too"
+    site.enrolled("n1")
+    for name in ("n2", "n3"):
+        site.enrolled(name).pass_airlock()
+    assert told() == {"unknown": 1, "passed": 2}
+    site.clock.forward(timedelta(days=1))
+    assert told() == {"unknown": 1, "overdue": 2}, "before anybody wrote it"
 
 
 def test_a_node_that_has_nothing_to_report_is_overdue_and_not_failed(site: Site) -> None:

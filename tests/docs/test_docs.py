@@ -10,7 +10,9 @@ import pytest
 
 from steelyard.evidence.policy import parse_policy
 from steelyard.evidence.tpm.nonce import NonceWithKeys
+from steelyard.service.database import Database
 from tests.attesting import attestation_service
+from tests.enclave.site import site_on
 from tests.lab.recording import record_machines
 from tests.lab_rack.rack import require_rack
 from tests.reference_service import reference_service
@@ -55,6 +57,25 @@ def test_the_commands_of_a_page_about_a_service_do_what_it_shows_on_one(page: Pa
 def test_the_commands_of_a_page_about_nodes_do_what_it_shows_with_some(page: Path, tmp_path: Path) -> None:
     with attestation_service(tmp_path):
         _run(page, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_program_of_the_client_librarys_page_prints_what_it_shows(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "howto" / "use-the-client-library.md").read_text()
+    program = "".join(re.findall(r"^```python enclave\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    [shown] = re.findall(r"^```text enclave\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    token = tmp_path / "token"
+    with site_on(sqlite_database) as site:
+        token.write_text(site.api.tokens["member"])
+        environment = {**os.environ, "STEELYARD_URL": site.url, "STEELYARD_TOKEN_FILE": str(token)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    pattern = ".*".join(re.escape(part) for part in shown.split("..."))
+    assert re.fullmatch(pattern, done.stdout), done.stdout
 
 
 @pytest.mark.rack

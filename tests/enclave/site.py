@@ -40,7 +40,7 @@ from tests.api import ENCLAVE_SEALER, Api, client_of, listening, make_api
 from tests.fakes.enclave_world import AUTHORITY
 from tests.simulated_nodes import Lie, Refused, SimulatedNode, through
 from tests.simulated_tpm import NodeTpm, make_tpm
-from tests.unit.imaging.rig import red
+from tests.unit.imaging.rig import KERNEL, red
 from tests.unit.isolation.keeping.rig import SETTINGS, Devices, World
 from tests.unit.isolation.rig import SEALER
 
@@ -54,6 +54,19 @@ class _Rack(World):
 
     def __init__(self, database: Database, devices: Devices) -> None:
         self.database, self.devices = database, devices
+
+
+def seal() -> dict[str, Any]:
+    """Return what pins the image of this site, whose disk is nothing but words."""
+    assert KERNEL.initramfs is not None
+    return {
+        "kernel": KERNEL.kernel.sha256.hex(),
+        "initramfs": KERNEL.initramfs.sha256.hex(),
+        "command_line": "quiet",
+        "root_hash": "ab" * 32,
+        "data_bytes": 1 << 20,
+        "image_bytes": 2 << 20,
+    }
 
 
 @dataclass
@@ -85,8 +98,9 @@ class Site:
             f"trust: {trust}",
             f"nodes: {{count: {count}}}",
             "image: debian",
-            "disk: {after: destroy}",
         ]
+        disk = ", size_bytes: 35651584" if trust == "sealed" else ""
+        lines.append(f"disk: {{after: destroy{disk}}}")
         if trust == "open":
             lines.append(f"networks: {{boot: {BOOT}, enclave: {BOOT}}}")
         else:
@@ -95,6 +109,7 @@ class Site:
             lines.append(f"attestation: {{service: own, airlock_policy: airlock, makers: makers{runtime}}}")
         if trust == "sealed":
             lines.append("wireguard: {port: 51820, addresses: 10.77.0.0/16}")
+            lines.append(f"seal: {json.dumps(seal())}")
         lines += [f"{name}: {value}" for name, value in changed.items()]
         return "\n".join(lines) + "\n"
 
@@ -138,7 +153,7 @@ class Site:
         pause = threading.Event()
         while not so():
             assert not self.trouble, self.trouble
-            shown = [(each.node, each.state, each.words, each.why) for each in self.places()]
+            shown = [(each.node, each.state, each.words, each.why) for each in self.places(over=True)]
             assert time.monotonic() < end, shown
             pause.wait(0.1)
 

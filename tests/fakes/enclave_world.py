@@ -41,7 +41,7 @@ from steelyard.enclave.ports import (
     Tenure,
     Weighed,
 )
-from steelyard.enclave.steps import STARTED
+from steelyard.enclave.steps import NEIGHBOURS, STARTED
 from steelyard.evidence.keysplit import (
     NodeBoot,
     join_shares,
@@ -54,6 +54,8 @@ from steelyard.evidence.keysplit import (
 from steelyard.model.errors import NotAdmitted, NotEnough, NotFound, Unavailable, WrongState
 from steelyard.model.secret import Secret
 
+IMAGE_SHA256: Final = "0a" * 32
+"""Of the kernel and of the initramfs of the one image."""
 AIRLOCK: Final = "blue-boot"
 ENCLAVE: Final = "blue-net"
 DELIVERIES: Final = "http://10.9.0.1:8090"
@@ -101,6 +103,8 @@ class Node:
     standing: Standing = Standing.ABSENT
     verdict: str | None = None
     step: tuple[str, str] | None = None
+    detail: str = ""
+    neighbours: str = ""
     reports: bool = False
     share: Secret | None = None
 
@@ -248,6 +252,10 @@ class World:
     def _judge(self, node: Node, boot: Boot, served: AirlockBoot) -> None:
         assert node.terms is not None
         right = hashlib.sha256(served.parameters.encode()).hexdigest() == node.terms.parameters_sha256
+        if node.neighbours:
+            node.step, node.detail = NEIGHBOURS, f"found also {node.neighbours}"
+            self.switch(node, "off")
+            return
         if not node.good or not right:
             node.standing = Standing.FAILED
             self.switch(node, "off")
@@ -473,7 +481,7 @@ class SimDisks:
 
     def system(self, project: str, image: str, network: str) -> System:
         self._world.called("system")
-        file = File("http://10.9.0.1/kernel", 1, "00" * 32)
+        file = File("http://10.9.0.1/kernel", 1, IMAGE_SHA256)
         return System(file, file, "quiet")
 
     def access(self, project: str, volume: str) -> Secret:
@@ -522,7 +530,11 @@ class SimScales:
         self._world.called("weigh")
         found = self._world.nodes[node]
         why = "PCR 0: firmware is another" if found.standing is Standing.FAILED else "so far"
-        return Weighed(found.standing, why, found.step, found.reports, found.verdict)
+        return Weighed(found.standing, why, found.step, found.detail, found.reports, found.verdict)
+
+    def holds(self, project: str, node: str) -> bool:
+        self._world.called("holds")
+        return self._world.nodes[node].standing in (Standing.PASSED, Standing.OVERDUE)
 
     def forget(self, node: str, parameters_sha256: str) -> None:
         self._world.called("forget")

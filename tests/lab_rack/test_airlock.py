@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.lab_rack.airlock import (
     BOOT_FOLDER,
     COMMAND_LINE,
     LUKS_KEY,
+    VLAN,
     Site,
     accept,
     build_image,
@@ -26,7 +27,7 @@ from tests.lab_rack.airlock import (
     iscsi_root_volume,
     site,
 )
-from tests.lab_rack.rack import Rack, bring_up, wait_until
+from tests.lab_rack.rack import Rack, Wire, bring_up, wait_until
 
 pytestmark = pytest.mark.rack
 
@@ -124,6 +125,24 @@ def test_a_rejected_node_starts_nothing_and_is_off_or_waits_as_told(
         assert "being judged: failed" in rack.console_since("n1", begin)
         assert place.service.steps[-1][:2] == ("being judged", "failed")
         assert f"GET {BOOT_FOLDER}/delivery" not in place.boot.requests
+
+
+def test_a_node_that_hears_another_in_its_airlock_goes_no_further(
+    rack: Rack, image: AirlockImage, tmp_path: Path
+) -> None:
+    with site(rack, "n1", image, accept, tmp_path) as place, place.dhcp(), closing(Wire(rack, "n2")) as neighbour:
+        rack.put_on(VLAN, "n2")  # as no isolation service would
+        begin = place.start("n1")
+
+        def ended() -> bool:
+            neighbour.send(b"somebody else's machine")
+            return rack.ipmi_power("n1") == "off"
+
+        wait_until("the node switches itself off", ended, 240)
+        said = rack.console_since("n1", begin)
+        assert "looking for neighbours: failed" in said
+        assert neighbour.mac.hex(":") in said
+        assert place.service.seen is None
 
 
 def test_a_second_stage_that_is_not_the_images_own_is_never_started(

@@ -6,11 +6,15 @@ kernel.
 """
 
 import sys
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from steelyard.agent.airlock import Machine, pass_airlock
 from steelyard.agent.console import Reporter
+from steelyard.agent.neighbours import Listener, cards_up, known_here
 from steelyard.agent.parameters import OnFailure, parse_parameters
 from steelyard.agent.programs import KexecTools
 from steelyard.agent.tss import TssTpm
@@ -30,12 +34,25 @@ def main(tpm_name: str, parameters_file: Path, event_log: Path, ima_list: Path, 
             on_failure = parameters.on_failure
         with reporter.step("opening the TPM"):
             tpm = TssTpm(tpm_name)
-        pass_airlock(parameters, Machine(tpm, KexecTools(), event_log, ima_list, work), reporter)
+        with reporter.step("asking who is there"):
+            listener = Listener(cards_up())
+            listener.ask_for_everybody()
+
+        def neighbourhood(hosts: Collection[str]) -> list[str]:
+            with closing(listener):
+                return listener.strangers(known_here({*hosts, _boot_server(work)}))
+
+        pass_airlock(parameters, Machine(tpm, KexecTools(), neighbourhood, event_log, ima_list, work), reporter)
     except SteelyardError:
         pass  # the step has told it
     except Exception:  # the process's edge: a bug ends the run as well, and is told
         sys.excepthook(*sys.exc_info())
     return _EXIT[on_failure]
+
+
+def _boot_server(work: Path) -> str:
+    """Return the host that the first stage fetched the rest from."""
+    return urlsplit((work / "boot-url").read_text().strip()).hostname or ""
 
 
 def _read(path: Path) -> bytes:

@@ -4,7 +4,7 @@ Each step gives what the next one cannot do without. None goes on after a failur
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -75,13 +75,15 @@ _DELIVERY_PAUSE_SECONDS: Final = 0.5
 class Machine:
     """What the agent acts on besides services.
 
-    event_log  the firmware's, as the kernel gives it.
-    ima_list   the kernel's own, binary.
-    work       a directory in memory.
+    neighbourhood  tells who is there beside the services at these hosts, hardware addresses.
+    event_log      the firmware's, as the kernel gives it.
+    ima_list       the kernel's own, binary.
+    work           a directory in memory.
     """
 
     tpm: Tpm
     kexec: Kexec
+    neighbourhood: Callable[[Collection[str]], list[str]]
     event_log: Path
     ima_list: Path
     work: Path
@@ -106,6 +108,8 @@ def pass_airlock(parameters: Parameters, machine: Machine, reporter: Reporter) -
     with reporter.step("activating"):
         attestation.token = activate(attestation, machine.tpm, registered, keys)
     reporter.report_to(attestation, f"{_API}/nodes/{parameters.node}/steps")
+    with reporter.step("looking for neighbours"):
+        look_for_neighbours(machine, parameters)
     with reporter.step("quoting"):
         asked = ask_challenge(attestation, parameters.node)
         evidence = collect_evidence(machine, asked, parameters, boot_keys)
@@ -148,6 +152,14 @@ def activate(attestation: Server, tpm: Tpm, registered: Registered, keys: NodeKe
     proof = activation_proof(secret, registered.registration.encode(), keys.attestation_key_name)
     path = f"{_API}/registrations/{registered.registration}/activation"
     return parse_session(attestation.post(path, activation_request(proof), HTTPStatus.OK, MESSAGE_BYTES))
+
+
+def look_for_neighbours(machine: Machine, parameters: Parameters) -> None:
+    """Go on where nobody but the services is to be heard. Raises NodeFailed: this is no airlock."""
+    hosts = {urlsplit(address).hostname or "" for address in (parameters.attestation, parameters.delivery)}
+    if strangers := machine.neighbourhood(hosts):
+        doing = "listening on the airlock's network"
+        raise NodeFailed(doing, expected="nobody but the services", found=f"also {', '.join(strangers[:8])}")
 
 
 def ask_challenge(attestation: Server, node: str) -> Asked:

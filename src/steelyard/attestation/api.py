@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from steelyard.attestation import archive, enrolling, messages, rules, shares, verdicts
 from steelyard.attestation.appraising import Appraising
@@ -50,8 +49,8 @@ from steelyard.service.authority import Right
 from steelyard.service.database import Database
 from steelyard.service.gate import FailureLimit
 from steelyard.service.http import (
+    DirectRoute,
     ExpectedVersion,
-    GuardedRoute,
     Page,
     Paged,
     Rule,
@@ -94,11 +93,10 @@ class Means:
 
 def attestation_router(means: Means) -> APIRouter:
     """Return the routes."""
-    router = guarded_router()
     nodes = APIRouter(route_class=_node_route(means))
-    _add_registrations(nodes, means)
     _add_node_routes(nodes, means)
-    router.include_router(nodes)
+    _add_registrations(nodes, means)
+    router = guarded_router(nodes)
     _add_keys(router, means)
     _add_nodes(router)
     _add_acts(router, means)
@@ -128,14 +126,14 @@ def _size(request: Request) -> int:
     return int(said) if said.isascii() and said.isdecimal() and len(said) < 12 else EVIDENCE_BYTES.most
 
 
-def _node_route(means: Means) -> type[GuardedRoute]:
+def _node_route(means: Means) -> type[DirectRoute]:
     """Return the kind of route that nodes call: cheap to refuse, and no large body is read of a stranger."""
 
-    class NodeRoute(GuardedRoute):
+    class NodeRoute(DirectRoute):
         async def admit(self, request: Request, rule: Rule) -> None:
             source = _source(request)
             if rule.who is Who.ANYONE:
-                means.sources.take(source, f"{request.method} {request.url.path}")
+                means.sources.take(source, f"{request.method} {request.scope['path']}")
                 return
             means.failures.must_be_few(source)
             bearer = _bearer(request)
@@ -143,17 +141,7 @@ def _node_route(means: Means) -> type[GuardedRoute]:
                 means.failures.count(source)
                 raise not_signed_in()
             if request.method != "GET" and _size(request) > SMALL_EVIDENCE_BYTES.most:
-                await _counted(means, source, run_in_threadpool(means.verifier.admit, bearer))
-
-        def answering(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """Call the endpoint as it is: with the path's names and the request, nothing has to be found out."""
-            endpoint = self.endpoint
-
-            async def answer(request: Request) -> Response:
-                response: Response = await endpoint(**request.path_params, request=request)
-                return response
-
-            return answer
+                await _counted(means, source, means.appraising.answer(lambda: means.verifier.admit(bearer)))
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
@@ -225,7 +213,7 @@ def _add_registrations(router: APIRouter, means: Means) -> None:
         def work() -> bytes:
             return messages.registered_answer(means.registrar.register(messages.parse_registration(body)))
 
-        return _answer(await run_in_threadpool(work), 201)
+        return _answer(await means.appraising.answer(work), 201)
 
     @router.post(
         "/v1/attestation/registrations/{registration}/activation",
@@ -241,7 +229,7 @@ def _add_registrations(router: APIRouter, means: Means) -> None:
             proof = messages.parse_activation(body)
             return messages.session_answer(means.registrar.activate(registration, proof))
 
-        return _answer(await run_in_threadpool(work))
+        return _answer(await means.appraising.answer(work))
 
 
 # -- what nodes ask ----------------------------------------------------------------------------------------------------
@@ -264,7 +252,7 @@ def _add_node_routes(router: APIRouter, means: Means) -> None:
             purpose = means.verifier.read(bearer, lambda: messages.parse_challenge_request(body))
             return messages.challenge_answer(means.verifier.challenge(bearer, node, purpose))
 
-        return _answer(await _counted(means, _source(request), run_in_threadpool(work)), 201)
+        return _answer(await _counted(means, _source(request), means.appraising.answer(work)), 201)
 
     @router.post(
         "/v1/attestation/challenges/{challenge}/evidence",
@@ -295,7 +283,7 @@ def _add_node_routes(router: APIRouter, means: Means) -> None:
             session = means.verifier.admit(bearer)
             return messages.share_answer(shares.release(database, means.sealer, session.boot, node))
 
-        return _answer(await _counted(means, _source(request), run_in_threadpool(work)))
+        return _answer(await _counted(means, _source(request), means.appraising.answer(work)))
 
     @router.post(
         "/v1/attestation/nodes/{node}/steps",
@@ -311,7 +299,7 @@ def _add_node_routes(router: APIRouter, means: Means) -> None:
             said = means.verifier.read(bearer, lambda: messages.parse_step(body))
             means.verifier.note_step(bearer, node, *said)
 
-        await _counted(means, _source(request), run_in_threadpool(work))
+        await _counted(means, _source(request), means.appraising.answer(work))
         return Response(status_code=204)
 
 

@@ -1,7 +1,7 @@
-"""The threads that judge evidence, beside those that answer requests: few, with short queues, fair between nodes.
+"""The threads that work for nodes, beside those that answer people: few, with short queues, fair between nodes.
 
-What is small does not wait for what is large, a node has one thing judged at a time, and what does not fit in the queue
-is refused: the node asks again.
+Of evidence, what is small does not wait for what is large, a node has one thing judged at a time, and what does not fit
+in the queue is refused: the node asks again. What else nodes ask has threads of its own.
 """
 
 import asyncio
@@ -17,12 +17,15 @@ T = TypeVar("T")
 
 WAITING: Final = 256
 """Evidence that waits for its turn, in each of the two queues."""
+ANSWERING: Final = 8
+"""How much else of what nodes ask is answered at a time."""
 
 
 class Appraising:
-    """Two queues with threads of their own: for small evidence, and for large."""
+    """Queues with threads of their own: for small evidence, for large, and for what else is asked."""
 
     def __init__(self, threads: int) -> None:
+        self._answering = ThreadPoolExecutor(ANSWERING, thread_name_prefix="answering")
         self._small = ThreadPoolExecutor(threads, thread_name_prefix="appraising")
         self._large = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="appraising-large")
         self._lock = threading.Lock()
@@ -44,7 +47,11 @@ class Appraising:
             with self._lock:
                 self._busy.discard(who)
 
+    async def answer(self, work: Callable[[], T]) -> T:
+        """Return what `work`, which may wait for the database, returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._answering, work)
+
     def stop(self) -> None:
         """End; what waits is given up, and the nodes ask again."""
-        for pool in (self._small, self._large):
+        for pool in (self._answering, self._small, self._large):
             pool.shutdown(wait=True, cancel_futures=True)

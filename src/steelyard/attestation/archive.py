@@ -39,6 +39,7 @@ from steelyard.service.database import Database, Transaction
 
 _FIND = select(kept.c.compressed).where(kept.c.digest == bindparam("d"))
 _SINCE = select(kept.c.since).where(kept.c.digest == bindparam("d"))
+_KEEP = insert(kept)
 NOTED: Final = timedelta(hours=1)
 """How exactly it is kept when something was needed last."""
 
@@ -63,9 +64,8 @@ def keep(tx: Transaction, parcels: Iterable[Parcel]) -> None:
         since = tx.connection.execute(_SINCE, {"d": one.digest}).scalar_one_or_none()
         if since is None:
             tx.connection.execute(
-                insert(kept).values(
-                    digest=one.digest, compressed=one.compressed, size_bytes=one.size_bytes, since=tx.now
-                )
+                _KEEP,
+                {"digest": one.digest, "compressed": one.compressed, "size_bytes": one.size_bytes, "since": tx.now},
             )
         elif since < tx.now - NOTED:
             tx.connection.execute(update(kept).where(kept.c.digest == one.digest).values(since=tx.now))

@@ -1,9 +1,10 @@
 """Verbs of a node's owner: enrol, change the terms, let it try again, have it known by another TPM; what was judged."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, case, delete, func, insert, select, update
 
 from steelyard.attestation import rules, store
 from steelyard.attestation.life import Event, State
@@ -55,6 +56,17 @@ def list_nodes(
     if not caller.sees_all():
         query = query.where(nodes.c.project.in_([each for each in caller.roles if caller.sees(each)]))
     return tuple(map(store.node_of, connection.execute(query)))
+
+
+def count_nodes(connection: Connection, now: datetime) -> Mapping[State, int]:
+    """Return how many nodes are shown to be in each state, at this moment, whoever's they are."""
+    in_time = func.count(case((nodes.c.expires > now, 1)))
+    counts = dict.fromkeys(State, 0)
+    for state, count, valid in connection.execute(select(nodes.c.state, func.count(), in_time).group_by(nodes.c.state)):
+        lapsed = count - valid if state == State.PASSED.value else 0
+        counts[State(state)] += count - lapsed
+        counts[State.OVERDUE] += lapsed
+    return counts
 
 
 def enrol(

@@ -14,12 +14,11 @@ from typing import Final
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from steelyard.attestation import rules, store
 from steelyard.attestation.life import Event, State
 from steelyard.attestation.objects import DemandedMakers, MakerSet, Node, Registration
-from steelyard.attestation.tables import boots, registrations
 from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.evidence.tpm.activation import activation_proof
 from steelyard.evidence.tpm.certificate import Certificate, parse_certificate
@@ -109,18 +108,25 @@ class Registrar:
         with self._database.reading() as connection:
             node = store.find_node(connection, presented.node)
             makers = None if node is None else _makers(connection, node)
-        published = rules.is_published(None if node is None else node.terms.endorsements, endorsement)
-        if node is None or not published:
+        published = None if node is None else node.terms.endorsements
+        certificates = rules.published_certificates(published)
+        is_published = rules.is_published(published, certificates, endorsement)
+        if node is None or not is_published:
             _log.info("registration.refused", node=presented.node, why="no such node, or not its key")
             raise rules.not_the_nodes(presented.node)
-        chained = self._check_chain(node, endorsement, presented.endorsement_certificates, makers)
+        chained = self._check_chain(node, endorsement, certificates, presented.endorsement_certificates, makers)
         if node.endorsement_key is not None and not hmac.compare_digest(node.endorsement_key, endorsement.name):
             self._refused(node, "it is known by another TPM")
             raise rules.not_the_nodes(node.name)
         return self._offer(node, endorsement, attestation, chained=chained)
 
     def _check_chain(
-        self, node: Node, key: EndorsementKey, presented: tuple[bytes, ...], makers: MakerSet | None
+        self,
+        node: Node,
+        key: EndorsementKey,
+        published: tuple[Certificate, ...],
+        presented: tuple[bytes, ...],
+        makers: MakerSet | None,
     ) -> bool:
         """Return whether a trusted maker stands behind the key; False only where none is demanded."""
         if not isinstance(node.terms.makers, DemandedMakers):
@@ -131,7 +137,7 @@ class Registrar:
         if not self._chains.acquire(timeout=CHAIN_WAIT_SECONDS):
             raise TooMany(f"registering node {node.name}", expected="fewer registrations at a time", found="more")
         try:
-            verify_key(node, key, presented, makers, self._database.clock())
+            verify_key(node.name, key, published, presented, makers, self._database.clock())
         except SteelyardError as cause:
             self._refused(node, str(cause))
             raise rules.not_the_nodes(node.name) from cause
@@ -152,25 +158,16 @@ class Registrar:
         proof = activation_proof(secret, name.encode(), attestation.name)
         with self._database.writing() as tx:
             expires = tx.now + REGISTRATION
-            columns = registrations.c
-            waiting = tx.connection.execute(
-                select(columns.id).where(columns.node == node.name).order_by(columns.made.desc())
-            ).scalars()
-            older = [each for place, each in enumerate(waiting) if place >= PENDING - 1]
-            if older:
-                tx.connection.execute(delete(registrations).where(columns.id.in_(older)))
-            tx.connection.execute(
-                insert(registrations).values(
-                    id=name,
-                    node=node.name,
-                    attestation_key=attestation.public.to_bytes(),
-                    endorsement_key=endorsement.name,
-                    chained=chained,
-                    proof=hashlib.sha256(proof).digest(),
-                    made=tx.now,
-                    expires=expires,
-                )
+            registration = Registration(
+                id=name,
+                node=node.name,
+                attestation_key=attestation.public.to_bytes(),
+                endorsement_key=endorsement.name,
+                chained=chained,
+                proof=hashlib.sha256(proof).digest(),
+                expires=expires,
             )
+            store.add_registration(tx, registration, PENDING)
         return Registered(name, credential.to_bytes(), expires)
 
     def activate(self, registration: str, proof: bytes) -> Session:
@@ -182,12 +179,12 @@ class Registrar:
         """
         given = hashlib.sha256(proof).digest()
         with self._database.reading() as connection:
-            _check_proof(_find(connection, registration), given, self._database.clock())
+            _check_proof(store.find_registration(connection, registration), given, self._database.clock())
         boot = secrets.token_hex(16)
         token = f"sn_{boot}_{secrets.token_urlsafe(32)}"
         with self._database.writing() as tx:
             # Again: it may have been answered in the meantime.
-            found = _check_proof(_find(tx.connection, registration), given, tx.now)
+            found = _check_proof(store.find_registration(tx.connection, registration), given, tx.now)
             expires = self._begin(tx, found, boot, token)
         return Session(Secret(token.encode("ascii")), expires)
 
@@ -213,36 +210,33 @@ class Registrar:
             },
             detail={"boot": boot, "endorsement_key": found.endorsement_key.hex(), "chained": found.chained},
         )
-        tx.connection.execute(
-            insert(boots).values(
-                id=boot,
-                node=node.name,
-                token=rules.token_digest(token),
-                attestation_key=found.attestation_key,
-                endorsement_key=found.endorsement_key,
-                chained=found.chained,
-                began=tx.now,
-                session_ends=expires,
-            )
-        )
+        store.add_boot(tx, boot, found, rules.token_digest(token), expires)
         # Who registered at the same time, and was slower, does not end this boot again.
-        tx.connection.execute(delete(registrations).where(registrations.c.node == node.name))
+        store.forget_registrations(tx, node.name)
         return expires
 
 
-def verify_key(node: Node, key: EndorsementKey, presented: tuple[bytes, ...], makers: MakerSet, now: datetime) -> None:
+def verify_key(
+    node: str,
+    key: EndorsementKey,
+    published: tuple[Certificate, ...],
+    presented: tuple[bytes, ...],
+    makers: MakerSet,
+    now: datetime,
+) -> None:
     """Let pass an endorsement key that a maker of this set stands behind, by a certificate for this very key.
 
+    published  the certificates that the provider published for the node.
     presented  what the node sent along: its own certificate, and such as lead to the maker's.
 
     Raises CertificateRejected, MalformedCertificate.
     """
-    came_along = [parse_certificate(each) for each in presented]
-    published = [parse_certificate(each.encode()) for each in node.terms.endorsements.certificates.values()]
+    known = {each.encoded: each for each in published}
+    came_along = [known.get(each) or parse_certificate(each) for each in presented]
     own = {each.encoded: each for each in (*published, *came_along) if rules.same_key(each, key.key)}
     others = [each for each in came_along if each.encoded not in own]
     failure = CertificateRejected(
-        f"verifying the endorsement key of node {node.name}", expected="a certificate for it", found="none"
+        f"verifying the endorsement key of node {node}", expected="a certificate for it", found="none"
     )
     for certificate in own.values():
         try:
@@ -275,11 +269,6 @@ def _entropy(key: EndorsementKey) -> RsaEntropy | EccEntropy:
     if isinstance(key.key, ec.EllipticCurvePublicKey):
         return EccEntropy(ec.generate_private_key(key.key.curve))
     return RsaEntropy(Secret(secrets.token_bytes(key.public.name_algorithm.size)))
-
-
-def _find(connection: Connection, registration: str) -> Registration | None:
-    row = connection.execute(select(registrations).where(registrations.c.id == registration)).one_or_none()
-    return None if row is None else store.registration_of(row)
 
 
 def _check_proof(found: Registration | None, given: bytes, now: datetime) -> Registration:

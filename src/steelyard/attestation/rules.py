@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -120,13 +121,18 @@ def not_the_nodes(node: str) -> BindingRejected:
     return BindingRejected(f"registering node {node}", expected=expected, found="another")
 
 
-def is_published(endorsements: Endorsements | None, key: EndorsementKey) -> bool:
-    """Whether this is a key that the provider published for the node; None: there is no such node."""
+def published_certificates(endorsements: Endorsements | None) -> tuple[Certificate, ...]:
+    """Return the certificates that the provider published for the node; None: there is no such node."""
+    certificates = () if endorsements is None else endorsements.certificates.values()
+    return tuple(parse_certificate(certificate.encode()) for certificate in certificates)
+
+
+def is_published(endorsements: Endorsements | None, certificates: Iterable[Certificate], key: EndorsementKey) -> bool:
+    """Whether this is a key that the provider published for the node: by its digest, or by a certificate."""
     known = () if endorsements is None else endorsements.keys
     digest = hashlib.sha256(key.public.to_bytes()).digest()
     found = [hmac.compare_digest(digest, one) for one in known]
-    certificates = () if endorsements is None else endorsements.certificates.values()
-    found += [same_key(parse_certificate(certificate.encode()), key.key) for certificate in certificates]
+    found += [same_key(certificate, key.key) for certificate in certificates]
     return any(found)
 
 

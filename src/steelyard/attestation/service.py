@@ -1,15 +1,17 @@
 """Attestation as a service: its routes, its timers and its part of the configuration, put together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Final
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from sqlalchemy import select, update
 
-from steelyard.attestation import archive, verdicts
+from steelyard.attestation import archive, enrolling, verdicts
 from steelyard.attestation.api import Means, attestation_router
 from steelyard.attestation.appraising import Appraising
 from steelyard.attestation.keeping import Keeping, Retention
@@ -72,6 +74,24 @@ class AttestationSettings:
         return max(first, 2 * timedelta(seconds=REPORT_SECONDS.most)) + timedelta(minutes=5)
 
 
+class NodeFigures(Collector):
+    """How many nodes are in each state, counted when it is asked: the same in each process on one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures. Raises Unavailable."""
+        with self._database.reading() as connection:
+            counts = enrolling.count_nodes(connection, self._database.clock())
+        figures = GaugeMetricFamily(
+            "steelyard_attestation_nodes", "Nodes by what they are shown to be.", labels=["state"]
+        )
+        for state, count in counts.items():
+            figures.add_metric([state.value], count)
+        return [figures]
+
+
 def make_means(database: Database, sealer: Sealer, settings: AttestationSettings, policies: Policies) -> Means:
     """Return what the routes need. The first signing key is made, where there is none."""
     signer = Signer(database, sealer)
@@ -99,6 +119,7 @@ class Attestation:
         retention = Retention(timedelta(days=settings.kept_days), timedelta(minutes=10))
         self._dry_runs = DryRuns(database, archive.Archive(), self._sealer)
         self._keeping = Keeping(database, retention, timedelta(seconds=settings.check_seconds), registry)
+        registry.register(NodeFigures(database))
 
     def routers(self) -> Sequence[APIRouter]:
         """Return its routes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Row, Select, Table, Update, bindparam, insert, select, update
+from sqlalchemy import Column, Connection, Row, Select, Table, Update, bindparam, delete, insert, select, update
 
 from steelyard.attestation.life import Event, State, after
 from steelyard.attestation.objects import (
@@ -27,7 +27,16 @@ from steelyard.attestation.objects import (
     Step,
     Terms,
 )
-from steelyard.attestation.tables import appraisals, boots, identities, kept, maker_sets, nodes, verdict_keys
+from steelyard.attestation.tables import (
+    appraisals,
+    boots,
+    identities,
+    kept,
+    maker_sets,
+    nodes,
+    registrations,
+    verdict_keys,
+)
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.ima.replay import ImaPosition
 from steelyard.evidence.policy import PolicyId
@@ -330,6 +339,26 @@ def _boot_of(row: Row[Any]) -> Boot:
     )
 
 
+_INSERT_BOOT: Final = insert(boots)
+
+
+def add_boot(tx: Transaction, boot: str, found: Registration, token: bytes, session_ends: datetime) -> None:
+    """Have a boot begin, of the node and with the keys of a registration."""
+    tx.connection.execute(
+        _INSERT_BOOT,
+        {
+            "id": boot,
+            "node": found.node,
+            "token": token,
+            "attestation_key": found.attestation_key,
+            "endorsement_key": found.endorsement_key,
+            "chained": found.chained,
+            "began": tx.now,
+            "session_ends": session_ends,
+        },
+    )
+
+
 def change_boot(tx: Transaction, boot: str, values: Mapping[str, Any]) -> None:
     """Change a boot's row."""
     _update(tx, boots, boots.c.id, boot, values)
@@ -366,10 +395,49 @@ def shrink(data: bytes) -> bytes:
 
 # -- registrations -----------------------------------------------------------------------------------------------------
 
+_ONE_REGISTRATION: Final = select(registrations).where(registrations.c.id == bindparam("r"))
+_INSERT_REGISTRATION: Final = insert(registrations)
+_FORGET_OLDER: Final = delete(registrations).where(
+    registrations.c.node == bindparam("n"),
+    registrations.c.id.not_in(
+        select(registrations.c.id)
+        .where(registrations.c.node == bindparam("n"))
+        .order_by(registrations.c.made.desc())
+        .limit(bindparam("newest"))
+    ),
+)
+_FORGET_ALL: Final = delete(registrations).where(registrations.c.node == bindparam("n"))
 
-def registration_of(row: Row[Any]) -> Registration:
-    """Return the registration that a row is."""
+
+def find_registration(connection: Connection, name: str) -> Registration | None:
+    """Return a registration; None: there is none of that name."""
+    row = connection.execute(_ONE_REGISTRATION, {"r": name}).one_or_none()
+    if row is None:
+        return None
     return Registration(row.id, row.node, row.attestation_key, row.endorsement_key, row.chained, row.proof, row.expires)
+
+
+def add_registration(tx: Transaction, registration: Registration, at_most: int) -> None:
+    """Keep a registration; of its node's others, the newest, so that there are at most so many."""
+    tx.connection.execute(_FORGET_OLDER, {"n": registration.node, "newest": at_most - 1})
+    tx.connection.execute(
+        _INSERT_REGISTRATION,
+        {
+            "id": registration.id,
+            "node": registration.node,
+            "attestation_key": registration.attestation_key,
+            "endorsement_key": registration.endorsement_key,
+            "chained": registration.chained,
+            "proof": registration.proof,
+            "made": tx.now,
+            "expires": registration.expires,
+        },
+    )
+
+
+def forget_registrations(tx: Transaction, node: str) -> None:
+    """Forget all registrations of a node."""
+    tx.connection.execute(_FORGET_ALL, {"n": node})
 
 
 # -- appraisals --------------------------------------------------------------------------------------------------------
@@ -476,11 +544,20 @@ def appraisal_of(row: Row[Any]) -> KeptAppraisal:
 # -- makers ------------------------------------------------------------------------------------------------------------
 
 
+_ONE_SET: Final = (
+    select(maker_sets)
+    .where(
+        (maker_sets.c.project == bindparam("project")) | (maker_sets.c.project == ""),
+        maker_sets.c.name == bindparam("name"),
+    )
+    .order_by(maker_sets.c.project.desc())
+    .limit(1)
+)
+
+
 def find_makers(connection: Connection, project: str, name: str) -> MakerSet | None:
     """Return the set of makers that a project calls so, its own before the provider's; None: there is none."""
-    columns = maker_sets.c
-    query = select(maker_sets).where(columns.project.in_([project, ""]), columns.name == name)
-    row = connection.execute(query.order_by(columns.project.desc()).limit(1)).one_or_none()
+    row = connection.execute(_ONE_SET, {"project": project, "name": name}).one_or_none()
     return None if row is None else makers_of(row)
 
 

@@ -28,13 +28,13 @@ from steelyard.attestation.ports import Policies, PolicyInForce
 from steelyard.attestation.store import Boot, LastGood
 from steelyard.attestation.throttle import Buckets, Rate
 from steelyard.attestation.verdicts import Signer, Statement
-from steelyard.evidence.appraisal import Accepted, Passed, Rejected, appraise
+from steelyard.evidence.appraisal import Accepted, Passed, Rejected, appraise, reject_malformed
 from steelyard.evidence.bundle import Evidence, bound_key
 from steelyard.evidence.compiled_policy import CompiledPolicy, Grounds
 from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.ima.records import cut_binary
 from steelyard.evidence.ima.replay import ImaExcerpt
-from steelyard.evidence.policy import PolicyId
+from steelyard.evidence.policy import Policy, PolicyId
 from steelyard.evidence.tpm.attest import parse_tpms_attest
 from steelyard.evidence.tpm.keys import ActivatedBy, BoundKey
 from steelyard.evidence.tpm.nonce import NONCE_BYTES, NonceWithKeys
@@ -208,35 +208,41 @@ class Verifier:
 
         Raises NotSignedIn, NotFound, WrongState.
         """
-        with self._database.reading() as connection:
-            boot, node, _ = self._session_of(connection, bearer, name, self._database.clock())
-            policy = rules.check_may_be_asked(node, purpose, boot.entered is not None)
-            found = self._in_force(connection, node.project, policy)
-        # Here, as to make a policy ready may take seconds.
-        selection = self._compiled.policy(found).selection
-        with self._database.writing() as tx:
-            boot, node, _ = self._session_of(tx.connection, bearer, name, tx.now)
-            rules.check_may_be_asked(node, purpose, boot.entered is not None)
-            asked = Asked(
-                challenge=secrets.token_hex(16),
-                nonce=secrets.token_bytes(NONCE_BYTES),
-                purpose=purpose,
-                policy=policy,
-                grounds=found.grounds,
-                selection=selection,
-                first=_first(boot, purpose),
-                until=tx.now + self._times.challenge,
-            )
-            store.change_boot(tx, boot.id, store.asked_values(asked))
-            store.move(
-                tx,
-                node,
-                Event.CHALLENGE,
-                actor=f"node/{node.name}",
-                why=f"asked for evidence ({purpose.value})",
-                values={},
-                detail={"policy": str(found.id)},
-            )
+        made: tuple[bytes, Policy] | None = None
+        while True:
+            with self._database.writing() as tx:
+                boot, node, _ = self._session_of(tx.connection, bearer, name, tx.now)
+                policy = rules.check_may_be_asked(node, purpose, boot.entered is not None)
+                found = self._in_force(tx.connection, node.project, policy)
+                ready = made[1] if made and made[0] == found.grounds else self._compiled.known(found.grounds)
+                if ready is not None:
+                    return self._ask(tx, boot, node, found, ready, purpose)
+            # Out here, as to make a policy ready may take seconds; another may be in force by then.
+            made = found.grounds, self._compiled.policy(found)
+
+    def _ask(
+        self, tx: Transaction, boot: Boot, node: Node, found: PolicyInForce, ready: Policy, purpose: Purpose
+    ) -> Asked:
+        asked = Asked(
+            challenge=secrets.token_hex(16),
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            purpose=purpose,
+            policy=found.id.name,
+            grounds=found.grounds,
+            selection=ready.selection,
+            first=_first(boot, purpose),
+            until=tx.now + self._times.challenge,
+        )
+        store.change_boot(tx, boot.id, store.asked_values(asked))
+        store.move(
+            tx,
+            node,
+            Event.CHALLENGE,
+            actor=f"node/{node.name}",
+            why=f"asked for evidence ({purpose.value})",
+            values={},
+            detail={"policy": str(found.id)},
+        )
         return asked
 
     def _in_force(self, connection: Connection, project: str, policy: str) -> PolicyInForce:
@@ -337,7 +343,7 @@ class Verifier:
         try:
             verdict: Passed | Rejected = appraise(evidence, key, bound, accepted, compiled, at)
         except Malformed as malformed:
-            verdict = _malformed(compiled, malformed)
+            verdict = reject_malformed(compiled.policy.id, malformed)
         findings = verdict.findings if isinstance(verdict, Rejected) else ()
         if asked.purpose is Purpose.AIRLOCK and not any(each.reason is Reason.BAD_QUOTE for each in findings):
             findings += rules.judge_parameters(node.terms.parameters, bound.parameters)
@@ -633,12 +639,6 @@ def _resets(accepted: Accepted, claimed: Claimed) -> int:
         return parse_tpms_attest(claimed.quote.attest).clock_info.reset_count - accepted.quoted.clock.reset_count
     except Malformed:
         return 0
-
-
-def _malformed(compiled: CompiledPolicy, error: Malformed) -> Rejected:
-    """Return malformed evidence as what it is: not good enough."""
-    finding = Finding(Reason.BAD_LOG, error.doing, f"the evidence ({error.code})", error.expected, error.found)
-    return Rejected(compiled.policy.id, (finding,), None, None)
 
 
 def _new_part(excerpt: ImaExcerpt, start: int, verdict: Passed | Rejected | None) -> bytes | None:

@@ -216,7 +216,7 @@ def _bars(places: Sequence[Place]) -> Table:
     for place in sorted(places, key=lambda each: each.number):
         seconds = max(0, int(time.time() - place.since.timestamp()))
         bar = ProgressBar(total=100, completed=place.percent, width=20)
-        words = Text(printable(place.words or place.why, 60))
+        words = Text(printable(_telling(place), 60))
         table.add_row(str(place.number), place.node or "-", place.state, bar, f"{seconds} s", words)
     return table
 
@@ -250,7 +250,12 @@ def _row(place: Place) -> Sequence[str]:
     receipt = place.receipt
     why = place.why if receipt is None else ", ".join(f"{name}: {value}" for name, value in receipt.items() if value)
     since = place.since.isoformat(timespec="seconds")
-    return str(place.number), place.node or "-", place.state, since, place.words or why if receipt is None else why
+    return str(place.number), place.node or "-", place.state, since, _telling(place) if receipt is None else why
+
+
+def _telling(place: Place) -> str:
+    """Return what is to be known of a place now: what is done about it, or why nothing is."""
+    return place.why if place.state == "held" else place.words or place.why
 
 
 def _enclave_row(found: Enclave) -> Sequence[str]:

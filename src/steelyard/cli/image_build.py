@@ -10,7 +10,7 @@ from steelyard.cli.files import write_file
 from steelyard.cli.output import show_lines
 from steelyard.cli.sizes import parse_size, size_words
 from steelyard.imaging.ports import ImageFormat
-from steelyard.imaging.tenant.debian import OnRejection, Recipe, build_debian
+from steelyard.imaging.tenant.debian import OnRejection, Recipe, build_debian, seal_text
 from steelyard.model.errors import WrongUse
 
 app = typer.Typer(no_args_is_help=True, help="Make an image of a small system that has its root disk on the network.")
@@ -49,8 +49,9 @@ def debian(
     """Build a small Debian, with sshd, that opens its root disk by NBD or iSCSI as it is told at its start.
 
     It has no passwords and nobody's keys: who may log in, and the machine's name, come in the seed of its boot. Host
-    key and machine id are made at the first start. An encrypted image cannot be looked into, so that what boots it is
-    written beside it as well: FILE.kernel, FILE.initramfs, FILE.cmdline. For root.
+    key and machine id are made at the first start. FILE.seal.yaml is what an enclave file of `trust: sealed` pins it
+    by. An encrypted image has none, and cannot be looked into: what boots it is written beside it, FILE.kernel,
+    FILE.initramfs, FILE.cmdline. For root.
     """
     doing = "building a Debian image"
     form = _FORMATS.get(output.suffix)
@@ -63,7 +64,11 @@ def debian(
         raise WrongUse(doing, expected="a directory to write to", found=f"{output.parent}")
     boot = build_debian(recipe, output, form, luks_key, (output.parent / ".packages").absolute())
     show_lines(f"{output}  {size_words(recipe.size_bytes)}, {size_words(output.stat().st_blocks * 512)} of it in use")
-    if luks_key is not None:
+    if boot.seal is not None:
+        beside = output.with_name(f"{output.name}.seal.yaml")
+        write_file(beside, seal_text(boot, boot.seal).encode())
+        show_lines(f"{beside}")
+    else:
         parts = {".kernel": boot.kernel, ".initramfs": boot.initramfs, ".cmdline": boot.command_line.encode()}
         for suffix, content in parts.items():
             beside = output.with_name(output.name + suffix)

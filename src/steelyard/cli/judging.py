@@ -6,10 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from steelyard.cli.files import list_directory, read_file
-from steelyard.evidence.appraisal import Rejected, Verdict, appraise_bundle
+from steelyard.evidence.appraisal import Verdict, appraise_bundle, reject_malformed
 from steelyard.evidence.bundle import Bundle
 from steelyard.evidence.compiled_policy import CompiledPolicy, compile_policy
-from steelyard.evidence.findings import Finding, Reason
 from steelyard.evidence.policy import Policy
 from steelyard.evidence.reference.dsse import parse_envelope
 from steelyard.evidence.reference.manifest import Manifest, Reference, verify_manifest
@@ -67,8 +66,7 @@ def judge_as_a_service(bundle: Bundle, rules: Rules) -> Judged:
     try:
         return judge(bundle, rules, bundle.received)
     except Malformed as error:
-        finding = Finding(Reason.BAD_LOG, error.doing, f"the evidence ({error.code})", error.expected, error.found)
-        return Judged(bundle, rules, Rejected(rules.compiled.policy.id, (finding,), None, None))
+        return Judged(bundle, rules, reject_malformed(rules.compiled.policy.id, error))
 
 
 def read_envelopes(directory: Path) -> list[tuple[str, bytes]]:

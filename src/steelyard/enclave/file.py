@@ -6,6 +6,7 @@ one thing of another (anchors, aliases, tags, merges), no list, no field twice, 
 name the line.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import yaml
 
-from steelyard.enclave.objects import AfterUse, Limits, OnRejection, Spec, Trust, Weighing, WireGuard
+from steelyard.enclave.objects import AfterUse, Limits, OnRejection, Seal, Spec, Trust, Weighing, WireGuard
 from steelyard.model.errors import MalformedEnclave, WrongUse
 from steelyard.model.limits import (
     COMMAND_LINE_BYTES,
@@ -38,12 +39,18 @@ _SCHEMA_ADDRESS: Final = "https://json-schema.org/draft/2020-12/schema"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text. name: it is a name; words: it is one of these."""
+    """A text. name: it is a name; digest: SHA-256, hexadecimal; words: it is one of these."""
 
     about: str
     most: int = 127
     name: bool = False
+    digest: bool = False
     words: tuple[str, ...] = ()
+
+    @property
+    def pattern(self) -> str | None:
+        """What it looks like; None: any text."""
+        return _NAME if self.name else _DIGEST if self.digest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ class Part:
 
 Kind = Text | Number | Labels | Part
 
+_NAME: Final = "^[a-z0-9][a-z0-9._-]{0,62}$"
+_DIGEST: Final = "^[0-9a-f]{64}$"
 _SECONDS: Final = Number("seconds", 1, STAGE_SECONDS.most)
 
 FORM: Final = Part(
@@ -110,7 +119,11 @@ FORM: Final = Part(
             "The disk of each, over the network.",
             {
                 "after": Text("what becomes of it when the machine is given back", words=("destroy", "keep")),
-                "size_bytes": Number("at least the image's; left out: as large as it", 512, IMAGE_BYTES.most),
+                "size_bytes": Number(
+                    "at least the image's; left out: as large as it, and with `trust: sealed` 2 GiB more",
+                    512,
+                    IMAGE_BYTES.most,
+                ),
             },
             ("after",),
         ),
@@ -134,6 +147,18 @@ FORM: Final = Part(
             },
             ("port", "addresses"),
         ),
+        "seal": Part(
+            "With `trust: sealed`: what the image must be, whoever keeps it. `steelyard image build` writes it.",
+            {
+                "kernel": Text("SHA-256 of the kernel", digest=True),
+                "initramfs": Text("SHA-256 of the initramfs", digest=True),
+                "command_line": Text("the kernel's", most=COMMAND_LINE_BYTES.most),
+                "root_hash": Text("of its file system (dm-verity)", digest=True),
+                "data_bytes": Number("of the file system", 4096, IMAGE_BYTES.most),
+                "image_bytes": Number("of the file system and its hashes", 4096, IMAGE_BYTES.most),
+            },
+            ("kernel", "initramfs", "command_line", "root_hash", "data_bytes", "image_bytes"),
+        ),
         "user_data": Text("for cloud-init; it is in the clear unless `trust: sealed`", most=SEED_BYTES.most),
         "command_line": Text("the kernel's; left out: the image's", most=COMMAND_LINE_BYTES.most),
         "limits": Part(
@@ -156,6 +181,8 @@ FORM: Final = Part(
 SPARE: Final[Mapping[str, int]] = {"wanted": 3600, "allocated": 900, "airlock": 900, "weighed": 120, "admitted": 900}
 """Seconds, where the file has none."""
 SPARE_ATTEMPTS: Final = 3
+LEAST_LAYER_BYTES: Final = 32 << 20
+"""What a sealed machine writes goes beside its image."""
 SPARE_INTERVAL: Final = 60
 
 
@@ -167,10 +194,10 @@ def schema() -> dict[str, Any]:
 def _schema(kind: Kind) -> dict[str, Any]:
     about = {"description": kind.about}
     match kind:
-        case Text(_, most, name, words):
-            if words:
-                return {**about, "enum": list(words)}
-            shape = {"pattern": "^[a-z0-9][a-z0-9._-]{0,62}$"} if name else {"maxLength": most}
+        case Text():
+            if kind.words:
+                return {**about, "enum": list(kind.words)}
+            shape = {"maxLength": kind.most} if kind.pattern is None else {"pattern": kind.pattern}
             return {**about, "type": "string", **shape}
         case Number(_, least, most):
             return {**about, "type": "integer", "minimum": least, "maximum": most}
@@ -288,14 +315,16 @@ def _plain(kind: Kind, found: _Found, where: str) -> Any:
         raise _wrong(line, f"{where or 'the file'} to be {expected}", shown)
 
     match kind:
-        case Text(_, most, name, words):
-            if not isinstance(value, str) or len(value.encode(errors="surrogatepass")) > most:
-                refuse(" or ".join(words) if words else f"a text of at most {most} bytes")
-            if words and value not in words:
-                refuse(" or ".join(words))
-            if not value.isprintable() and most < SEED_BYTES.most:
+        case Text():
+            if not isinstance(value, str) or len(value.encode(errors="surrogatepass")) > kind.most:
+                refuse(" or ".join(kind.words) if kind.words else f"a text of at most {kind.most} bytes")
+            if kind.words and value not in kind.words:
+                refuse(" or ".join(kind.words))
+            if not value.isprintable() and kind.most < SEED_BYTES.most:
                 refuse("printable")
-            if name:
+            if kind.digest and re.fullmatch(_DIGEST, value, re.ASCII) is None:
+                refuse("a SHA-256 in hexadecimal")
+            if kind.name:
                 _named(value, line, where)
             return value
         case Number(_, least, most):
@@ -358,6 +387,7 @@ def spec_of(document: Mapping[str, Any]) -> Spec:
         after_use=AfterUse(disk["after"]),
         weighing=_weighing(document.get("attestation")),
         wireguard=_wireguard(document.get("wireguard")),
+        seal=Seal(**document["seal"]) if "seal" in document else None,
         user_data=document.get("user_data"),
         command_line=document.get("command_line"),
         limits=Limits(**limits),
@@ -409,6 +439,11 @@ def _check_together(spec: Spec) -> None:
     demand(spec.walled or not spec.trust.weighs, "an enclave network that is not the airlock", spec.network)
     sealed = spec.trust is Trust.SEALED
     demand((spec.wireguard is not None) == sealed, "`wireguard` with `trust: sealed`, and only there", word)
+    demand((spec.seal is not None) == sealed, "`seal` with `trust: sealed`, and only there", word)
+    demand(spec.seal is None or spec.command_line is None, "`command_line` in `seal` alone", "another beside it")
+    if spec.seal is not None and spec.disk_bytes is not None:
+        least = spec.seal.image_bytes + LEAST_LAYER_BYTES
+        demand(spec.disk_bytes >= least, f"disk.size_bytes of {least} or more, beside the image", f"{spec.disk_bytes}")
     if sealed and weighing is not None:
         demand(weighing.runtime_policy is not None, "attestation.runtime_policy with `trust: sealed`", "none")
     demand(not sealed or spec.addresses is not None, "networks.addresses with `trust: sealed`", "none")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
@@ -70,6 +70,24 @@ class WireGuard:
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """What an image must be, whoever keeps it: `steelyard image build` says it of what it built.
+
+    kernel, initramfs        SHA-256, hexadecimal.
+    command_line             the kernel's.
+    root_hash                of its file system, hexadecimal (dm-verity).
+    data_bytes, image_bytes  of the file system, and with its hashes.
+    """
+
+    kernel: str
+    initramfs: str
+    command_line: str
+    root_hash: str
+    data_bytes: int
+    image_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """For how long a place may be in each state; after that it is released."""
 
@@ -93,6 +111,7 @@ class Spec:
     network          the enclave's, by another card of theirs. Where nobody is weighed, it may be the boot network.
     addresses        what machines are called there: each place has one; None: nobody says.
     disk_bytes       None: as large as the image.
+    seal             what the image must be; None: what imaging says.
     attempts         how many machines are tried for one that is wanted, before it is left at that.
     """
 
@@ -108,6 +127,7 @@ class Spec:
     after_use: AfterUse
     weighing: Weighing | None
     wireguard: WireGuard | None
+    seal: Seal | None
     user_data: str | None
     command_line: str | None
     limits: Limits
@@ -134,6 +154,7 @@ class Spec:
             if weighing is None
             else [weighing.service, weighing.airlock_policy, weighing.runtime_policy, weighing.makers],
             "wireguard": None if wireguard is None else [wireguard.port, str(wireguard.addresses)],
+            "seal": None if self.seal is None else asdict(self.seal),
             "user_data": self.user_data,
             "command_line": self.command_line,
         }

@@ -209,6 +209,7 @@ class Weighed:
 
     why      in words; of one that failed, the components.
     step     what the machine says that it is at, and how that went: "being judged", "done"; it proves nothing.
+    detail   what it says besides, of a step that failed.
     reports  whether it has passed for what runs, after it passed for what booted.
     verdict  the signed one of a machine that passed.
     """
@@ -216,6 +217,7 @@ class Weighed:
     standing: Standing
     why: str
     step: tuple[str, str] | None
+    detail: str
     reports: bool
     verdict: str | None
 
@@ -244,6 +246,9 @@ class Scales(Protocol):
 
     def weigh(self, project: str, node: str) -> Weighed:
         """Return how a machine stands."""
+
+    def holds(self, project: str, node: str) -> bool:
+        """Return whether a machine that passed still does, or is a little late; as of a moment ago, asked for many."""
 
     def forget(self, node: str, parameters_sha256: str) -> None:
         """Have a machine attested no more, if it is on terms with these parameters; on others it is another's."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from steelyard.enclave import keys
 from steelyard.enclave.life import ON_THE_WAY, Event, State
-from steelyard.enclave.objects import AfterUse, BootSecrets, Facts, OnRejection, Place, Trust, Weighing
+from steelyard.enclave.objects import AfterUse, BootSecrets, Facts, OnRejection, Place, Seal, Trust, Weighing
 from steelyard.enclave.ports import (
     AirlockBoot,
     Done,
@@ -26,6 +26,7 @@ from steelyard.enclave.ports import (
     ScalesAt,
     Services,
     Standing,
+    System,
     Tenure,
     Weighed,
 )
@@ -45,6 +46,8 @@ from steelyard.service.sealing import Sealer
 
 STARTED: Final = ("loading the tenant's system", "done")
 """The last that a machine says in the airlock, when all went well."""
+NEIGHBOURS: Final = ("looking for neighbours", "failed")
+"""What it says when it hears somebody there who is none of the services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,25 @@ def _check_networks(work: Work) -> Result:
 def _volume(work: Work) -> Result:
     place = work.place
     disks, spec = work.services.disks, place.spec
-    return _after(disks.make_volume(place.project, place.volume, spec.image, spec.disk_bytes, place.facts.asked))
+    size_bytes = spec.disk_bytes
+    if spec.seal is not None:
+        _check_sealed(disks.system(place.project, spec.image, spec.boot_network), spec.seal)
+        size_bytes = size_bytes or spec.seal.image_bytes + LAYER_BYTES
+    return _after(disks.make_volume(place.project, place.volume, spec.image, size_bytes, place.facts.asked))
+
+
+LAYER_BYTES: Final = 2 << 30
+"""For what a sealed machine writes, if the file says nothing. Of a sparse disk it takes none."""
+
+
+def _check_sealed(system: System, seal: Seal) -> None:
+    """Let pass what boots of an image when it is what was sealed. Raises WrongUse: nothing makes another one good."""
+    for what, found, sealed in (
+        ("kernel", system.kernel.sha256, seal.kernel),
+        ("initramfs", system.initramfs.sha256, seal.initramfs),
+    ):
+        if found != sealed:
+            raise WrongUse("comparing the image with its seal", expected=f"{what} {sealed}", found=found)
 
 
 def _boot_network(work: Work) -> Result:
@@ -212,10 +233,14 @@ def _open_network(work: Work) -> Result:
 
 def _boot_open(work: Work) -> Result:
     place, spec = work.place, work.place.spec
-    seed = {"meta-data": f"instance-id: {place.id}\nlocal-hostname: {work.node}\n"}
+    seed = {"meta-data": _meta_data(work)}
     seed["user-data"] = spec.user_data if spec.user_data is not None else "#cloud-config\n"
     what = OpenBoot(spec.boot_network, work.fact("mac"), place.volume, spec.command_line, seed)
     return _after(work.services.disks.boot_open(place.project, work.node, what, place.facts.asked))
+
+
+def _meta_data(work: Work) -> str:
+    return f"instance-id: {work.place.id}\nlocal-hostname: {work.node}\n"
 
 
 def _boot_device(work: Work) -> Result:
@@ -290,8 +315,10 @@ def _weigh(work: Work) -> Result:
                 wireguard=None if passed.wireguard is None else passed.wireguard.hex(),
             )
             return Move(Event.PASS, "its verdict is good", facts=facts)
+    if weighed.step == NEIGHBOURS:
+        return Move(Event.REJECT, f"in its airlock: {weighed.detail}", failed=True)
     if weighed.step is not None and weighed.step[1] == "failed":
-        return Move(Event.RELEASE, f"the machine gave up at {weighed.step[0]}", failed=True)
+        return Move(Event.RELEASE, f"the machine gave up at {weighed.step[0]}: {weighed.detail}", failed=True)
     return Wait(_words(weighed))
 
 
@@ -351,7 +378,11 @@ def _deliver(work: Work) -> Result:
         raise ValueError(f"place {place.id} has no secrets")
     own = keys.open_secrets(work.sealer, place.id, place.sealed)
     system = disks.system(place.project, spec.image, spec.boot_network)
-    command_line = spec.command_line if spec.command_line is not None else system.command_line
+    if spec.seal is not None:
+        _check_sealed(system, spec.seal)
+        command_line = spec.seal.command_line
+    else:
+        command_line = spec.command_line if spec.command_line is not None else system.command_line
     root = disks.access(place.project, place.volume)
     payload = keys.make_payload(system, command_line, root, _files(work, own))
     return Next(delivery=keys.make_delivery(own, passed, payload))
@@ -376,11 +407,14 @@ def _files(work: Work, own: BootSecrets) -> dict[str, Secret]:
         "peers": f"{work.services.deliveries}/peers/{work.fact('delivery')}",
         "peers_key": work.peers_key(),
     }
-    files = {"enclave.json": Secret(json.dumps(here).encode())}
+    files = {"enclave.json": Secret(json.dumps(here).encode()), "meta-data": Secret(_meta_data(work).encode())}
     if spec.user_data is not None:
         files["user-data"] = Secret(spec.user_data.encode())
     if spec.trust is Trust.SEALED:
         files["luks.key"] = own.disk
+    if spec.seal is not None:
+        names = ("root_hash", "data_bytes", "image_bytes")
+        files["seal.json"] = Secret(json.dumps({name: getattr(spec.seal, name) for name in names}).encode())
     return files
 
 
@@ -407,7 +441,9 @@ def _on_and_started(work: Work) -> Result:
 
 
 def _watch(work: Work) -> Result:
-    if work.place.spec.weighing is not None and work.weighing.runtime_policy is not None:
+    place = work.place
+    watched = place.spec.weighing is not None and work.weighing.runtime_policy is not None
+    if watched and not work.scales.scales.holds(place.project, work.node):
         fallen = _still(work)
         if fallen is not None:
             return fallen

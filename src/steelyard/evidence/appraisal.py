@@ -18,7 +18,7 @@ from steelyard.evidence.policy import PolicyId
 from steelyard.evidence.tpm.keys import BoundKey
 from steelyard.evidence.tpm.nonce import Challenge
 from steelyard.evidence.tpm.quote import QuotedPcrs, Rebooted, SameBoot, compare_clock, verify_quote
-from steelyard.model.errors import EvidenceRejected, LogRejected, WrongUse
+from steelyard.model.errors import EvidenceRejected, LogRejected, Malformed, WrongUse
 from steelyard.model.pcrs import PcrSelection
 
 
@@ -81,6 +81,12 @@ class Accepted:
     quoted: QuotedPcrs
     ima: ImaPosition | None
     grounds: Grounds
+
+
+def reject_malformed(policy: PolicyId, error: Malformed) -> Rejected:
+    """Return malformed evidence as what it is to who judges what a node sent: not good enough."""
+    finding = Finding(Reason.BAD_LOG, error.doing, f"the evidence ({error.code})", error.expected, error.found)
+    return Rejected(policy, (finding,), None, None)
 
 
 def appraise(

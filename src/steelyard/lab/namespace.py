@@ -31,8 +31,9 @@ def create_namespace(name: str, taps: Iterable[str]) -> None:
     run("making the rack's network namespace", ["ip", "netns", "add", name])
     lines = ["link set lo up"]
     for tap in taps:
-        # A cable ends at the switch: the kernel, which hears it too, is not to answer for the services' addresses.
-        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} arp off up"]
+        # A cable ends at the switch: the kernel, which hears it too, is not to answer for the services' addresses, nor
+        # to have one of its own there.
+        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} arp off addrgenmode none up"]
     run("laying the rack's cables", inside(name, ["ip", "-batch", "-"]), "\n".join(lines))
 
 

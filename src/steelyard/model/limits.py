@@ -78,6 +78,7 @@ MESSAGE_BYTES: Final = Limit(MIB, "bytes", "an answer to a node has 0.1 to 4 KiB
 AIRLOCK_IMA_LIST_BYTES: Final = Limit(MIB, "bytes", "an airlock's kernel has one entry, with a policy some hundreds")
 HANDOVER_BYTES: Final = Limit(16 * MIB, "bytes", "an event log of the largest size, in base64, and some KiB more")
 DELIVERY_BYTES: Final = Limit(24 * MIB, "bytes", "a payload of the largest size, in base64")
+PEERS_BYTES: Final = Limit(8 * MIB, "bytes", "a list of peers has 0.3 KiB for each machine, in base64")
 LUKS_HEADER_BYTES: Final = Limit(32 * MIB, "bytes", "LUKS2 puts its data at 16 MiB, or where it is told")
 IMAGE_LUKS_KEY_BYTES: Final = Limit(4 * KIB, "bytes", "a key in hexadecimal has 64 to 128")
 SEALING_KEY_FILE_BYTES: Final = Limit(4 * KIB, "bytes", "54 bytes a key; a rotation has two at a time")

@@ -14,6 +14,8 @@ def printable(words: str | bytes, limit: int = SHOWN_CHARACTERS) -> str:
     if isinstance(words, bytes):
         words = words[: limit + 1].decode("utf-8", "backslashreplace")
     cut = words[:limit]
+    if cut.isascii() and cut.isprintable():
+        return cut + "..." if len(words) > limit else cut
     shown = "".join(
         letter if " " <= letter <= "~" else letter.encode("unicode_escape", "backslashreplace").decode("ascii")
         for letter in cut

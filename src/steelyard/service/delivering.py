@@ -233,10 +233,10 @@ class Deliveries:
         self._settings = settings
         self._deliverer = Deliverer(database, outbound, sealer, settings, registry)
         self._stopping = threading.Event()
-        self._alarm = database.wakeups.subscribe(journal.TOPIC, webhooks.TOPIC)
+        self._alarm = database.wakeups.subscribe(webhooks.TOPIC)
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="webhook")
         self._dispatcher = threading.Thread(target=self._dispatch, name="webhooks", daemon=True)
-        self._scanned: int | None = None
+        self._scanned = 0
         # By webhook: as it was read last, up to which entry it may want some, who is at it, up to which entry all was
         # dealt with, when by `local_seconds` it is next looked at, until when its receiver is left alone, and whether
         # that was slow.
@@ -273,7 +273,21 @@ class Deliveries:
                 log.warning("webhooks.dispatching", error=str(failure))
             except Exception:
                 log.exception("webhooks.dispatching")
-            self._alarm.wait(seconds)
+            if not self._listens_anew():
+                self._alarm.wait(seconds)
+
+    def _listens_anew(self) -> bool:
+        """Listen to the journal while there is somebody to tell, and else not; whether that changed.
+
+        What was written meanwhile rang for nobody, and is to be looked for. Where nobody is told of anything, to be
+        woken for each entry would be a good part of what a busy service does.
+        """
+        topics = (journal.TOPIC, webhooks.TOPIC) if self._hooks else (webhooks.TOPIC,)
+        if topics == self._alarm.topics:
+            return False
+        before, self._alarm = self._alarm, self._database.wakeups.subscribe(*topics)
+        before.close()
+        return True
 
     def _dispatch_once(self) -> float:
         """Have done what is due and not being done; return the seconds until there may be more.
@@ -284,9 +298,9 @@ class Deliveries:
             del self._working[identifier]
         with self._database.reading() as connection:
             now = self._database.clock()
-            more = self._scan(connection)
+            more = self._scan(connection) if self._hooks else False
             self._know(connection)
-            letters = webhooks.read_wanted_letters(connection) & self._hooks.keys()
+            letters = webhooks.read_wanted_letters(connection) & self._hooks.keys() if self._hooks else set()
             behind = {identifier for identifier, number in self._wanted.items() if self._caught[identifier] < number}
             waits = {
                 identifier: max(
@@ -297,7 +311,7 @@ class Deliveries:
             }
             ready = sorted((each for each, until in waits.items() if until <= local_seconds()), key=self._turn)
             chosen = dict.fromkeys(self._choose(ready))
-            found = {hook.id: hook for hook in webhooks.read_some(connection, chosen)}
+            found = {hook.id: hook for hook in webhooks.read_some(connection, chosen)} if chosen else {}
         for identifier in chosen:
             if (hook := found.get(identifier)) is None:
                 continue  # deleted by now
@@ -332,6 +346,8 @@ class Deliveries:
         there = webhooks.read_ids(connection)
         if there - self._hooks.keys():
             head = journal.read_head(connection).number
+            if not self._hooks:
+                self._scanned = head
             for hook in webhooks.read_all(connection):
                 if hook.id not in self._hooks:
                     self._hooks[hook.id] = hook
@@ -344,8 +360,6 @@ class Deliveries:
 
     def _scan(self, connection: Connection) -> bool:
         """Find out which webhooks want one of the newest entries; whether there are more of these."""
-        if self._scanned is None:
-            self._scanned = journal.read_head(connection).number  # nobody is known yet, and who is new is looked at
         headings = journal.read_headings(connection, project=None, after=self._scanned, limit=SCANNED_AT_ONCE)
         for heading in headings:
             for hook in self._hooks.values():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 
 from steelyard.model.errors import AuditRejected
 from steelyard.service.authority import Caller
@@ -26,6 +26,16 @@ TOPIC: Final = "journal"
 START: Final = bytes(32)
 """What the first entry is chained to."""
 SALT_BYTES: Final = 16
+
+# Made once, as every change says these.
+_HEAD: Final = select(journal.c.number, journal.c.chain).order_by(journal.c.number.desc()).limit(1)
+_HEADINGS: Final = (
+    select(journal.c.number, journal.c.project, journal.c.verb, journal.c.subject)
+    .where(journal.c.number > bindparam("after"))
+    .order_by(journal.c.number)
+    .limit(bindparam("at_most"))
+)
+_INSERT: Final = insert(journal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +127,7 @@ def check(links: Iterable[Link], head: Head) -> Head:
 
 def read_head(connection: Connection) -> Head:
     """Return how far the journal is."""
-    last = connection.execute(
-        select(journal.c.number, journal.c.chain).order_by(journal.c.number.desc()).limit(1)
-    ).one_or_none()
+    last = connection.execute(_HEAD).one_or_none()
     return NOTHING if last is None else Head(last.number, last.chain)
 
 
@@ -145,11 +153,9 @@ def read_entries(
 
 def read_headings(connection: Connection, *, project: str | None, after: int, limit: int) -> tuple[Heading, ...]:
     """Return what the entries after one are about, the oldest first; those of a project, or (None) all."""
-    columns = (journal.c.number, journal.c.project, journal.c.verb, journal.c.subject)
-    wanted = select(*columns).where(journal.c.number > after).order_by(journal.c.number).limit(limit)
-    if project is not None:
-        wanted = wanted.where(journal.c.project == project)
-    return tuple(Heading(row.number, row.project, row.verb, row.subject) for row in connection.execute(wanted))
+    wanted = _HEADINGS if project is None else _HEADINGS.where(journal.c.project == project)
+    rows = connection.execute(wanted, {"after": after, "at_most": limit})
+    return tuple(Heading(row.number, row.project, row.verb, row.subject) for row in rows)
 
 
 def read_entry(connection: Connection, number: int) -> Entry:
@@ -172,18 +178,19 @@ def record(
     entry = Entry(head.number + 1, transaction.now, actor, verb, subject, project, detail, salt)
     digest = entry.digest()
     transaction.connection.execute(
-        insert(journal).values(
-            number=entry.number,
-            at=entry.at,
-            actor=actor,
-            verb=verb,
-            subject=subject,
-            project=project,
-            detail=dict(detail),
-            salt=salt,
-            digest=digest,
-            chain=chained(head.chain, digest),
-        )
+        _INSERT,
+        {
+            "number": entry.number,
+            "at": entry.at,
+            "actor": actor,
+            "verb": verb,
+            "subject": subject,
+            "project": project,
+            "detail": dict(detail),
+            "salt": salt,
+            "digest": digest,
+            "chain": chained(head.chain, digest),
+        },
     )
     transaction.wake(TOPIC)
     return entry.number

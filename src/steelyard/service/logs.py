@@ -58,6 +58,8 @@ def set_up_logs(form: LogForm, stream: TextIO = sys.stderr) -> None:
             ],
         )
     )
+    # What no line of ours tells need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)

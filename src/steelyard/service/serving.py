@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import structlog
 import uvicorn
+import uvloop
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
@@ -25,6 +26,7 @@ from steelyard.model.errors import ServiceUnready
 from steelyard.model.limits import SIGNING_KEY_BYTES
 from steelyard.service import leases
 from steelyard.service.api import shared_router
+from steelyard.service.bounded_http import BoundedHttp
 from steelyard.service.configuration import Configuration, HttpSettings, read_configuration
 from steelyard.service.database import Database
 from steelyard.service.delivering import Deliveries
@@ -118,7 +120,8 @@ def serve(directory: Path, known: Mapping[str, MakesService], wanted: Sequence[s
         routers += [webhooks_router(sealer, configuration.webhooks), shared_router()]
         app = make_app(front, routers, metadata.version("steelyard"))
         _log.info("serving", services=list(wanted), address=_address(configuration.http, listening))
-        asyncio.run(_answer(app, front, configuration.http, listening))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            loop.run(_answer(app, front, configuration.http, listening))
         _log.info("ending")
 
 
@@ -158,8 +161,7 @@ class _Server(uvicorn.Server):
 async def _answer(app: ASGIApp, front: Front, settings: HttpSettings, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app,
-        loop="asyncio",
-        http="h11",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -370,16 +370,21 @@ def read_some(connection: Connection, identifiers: Collection[str]) -> tuple[Web
     return tuple(map(_webhook, connection.execute(_selected().where(webhooks.c.id.in_(identifiers)))))
 
 
+# Made once, as each entry of the journal has these asked.
+_IDS: Final = select(webhooks.c.id)
+_WANTED_LETTERS: Final = (
+    select(webhook_dead_letters.c.webhook).where(webhook_dead_letters.c.wanted.is_not(None)).distinct()
+)
+
+
 def read_ids(connection: Connection) -> frozenset[str]:
     """Return the ids of all webhooks."""
-    return frozenset(connection.execute(select(webhooks.c.id)).scalars())
+    return frozenset(connection.execute(_IDS).scalars())
 
 
 def read_wanted_letters(connection: Connection) -> frozenset[str]:
     """Return of which webhooks dead letters are to be tried once more."""
-    table = webhook_dead_letters
-    wanted = select(table.c.webhook).where(table.c.wanted.is_not(None)).distinct()
-    return frozenset(connection.execute(wanted).scalars())
+    return frozenset(connection.execute(_WANTED_LETTERS).scalars())
 
 
 def read_due(connection: Connection, identifier: str, now: datetime) -> Due | CaughtUp | Later | Gone:

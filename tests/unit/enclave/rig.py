@@ -16,11 +16,19 @@ from steelyard.service.accounts import ALL_RIGHTS
 from steelyard.service.authority import Caller, Role
 from steelyard.service.database import Database
 from steelyard.service.sealing import Sealer
-from tests.fakes.enclave_world import AIRLOCK, ENCLAVE, Killed, World
+from tests.fakes.enclave_world import AIRLOCK, ENCLAVE, IMAGE_SHA256, Killed, World
 
 SEALER: Final = Sealer({b"\x01\x02\x03\x04": Secret(bytes(32))})
 MEMBER: Final = Caller("alice", None, {"blue": Role.MEMBER}, ALL_RIGHTS)
 STRANGER: Final = Caller("mallory", None, {"red": Role.ADMIN}, ALL_RIGHTS)
+SEAL: Final = {
+    "kernel": IMAGE_SHA256,
+    "initramfs": IMAGE_SHA256,
+    "command_line": "quiet",
+    "root_hash": "ab" * 32,
+    "data_bytes": 1 << 20,
+    "image_bytes": 2 << 20,
+}
 START: Final = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 TURN: Final = timedelta(seconds=1)
 
@@ -41,6 +49,7 @@ def document(trust: str = "open", count: int = 2, **changed: Any) -> dict[str, A
         file["networks"]["addresses"] = "10.60.0.0/16"
         file["attestation"]["runtime_policy"] = "runtime"
         file["wireguard"] = {"port": 51820, "addresses": "10.77.0.0/16"}
+        file["seal"] = dict(SEAL)
     return {**file, **changed}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from steelyard.enclave.file import parse_file, schema, spec_of
 from steelyard.enclave.objects import Trust
 from steelyard.model.errors import MalformedEnclave
-from tests.unit.enclave.rig import document, text
+from tests.unit.enclave.rig import SEAL, document, text
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,6 +75,11 @@ def test_a_file_that_says_less_or_more_than_it_must_is_refused(wrong: dict[str, 
     "wrong",
     [
         {"wireguard": None},
+        {"seal": None},
+        {"seal": {**SEAL, "root_hash": "ab" * 31}},
+        {"seal": {name: value for name, value in SEAL.items() if name != "kernel"}},
+        {"command_line": "init=/bin/sh"},  # beside the one that is sealed
+        {"disk": {"after": "destroy", "size_bytes": SEAL["image_bytes"]}},  # with no room for what is written
         {"attestation": {"service": "own", "airlock_policy": "a"}},  # nobody asks what runs
         {"networks": {"boot": "a", "enclave": "a", "addresses": "10.0.0.0/8"}},
         {"networks": {"boot": "a", "enclave": "b"}},

@@ -7,7 +7,7 @@ from steelyard.enclave.life import State
 from steelyard.enclave.ports import Standing
 from steelyard.service.database import Database
 from tests.fakes.enclave_world import AIRLOCK, ENCLAVE
-from tests.unit.enclave.rig import Rig, make_rig, text
+from tests.unit.enclave.rig import SEAL, Rig, make_rig, text
 
 TRUSTS = ("open", "attested", "sealed")
 
@@ -85,6 +85,27 @@ def test_a_machine_that_does_not_pass_is_held_with_the_reason(database: Database
     assert rig.world.nodes["n1"].networks == set()
     assert rig.world.nodes["n1"].power == "off"
     assert rig.world.keys_given == ["n2"]
+
+
+def test_a_machine_that_hears_a_neighbour_in_its_airlock_is_rejected(database: Database) -> None:
+    rig = make_rig(database)
+    rig.world.nodes["n1"].neighbours = "02:00:00:00:00:09"
+    rig.apply(text("sealed"))
+    rig.run(rig.settled)
+    held, other = sorted(rig.places(), key=lambda place: place.node or "")
+    assert (held.state, other.state) == (State.HELD, State.RUNNING)
+    assert "02:00:00:00:00:09" in held.why
+    assert rig.world.keys_given == ["n2"]
+
+
+def test_a_machine_of_trust_sealed_runs_the_image_that_its_file_seals_and_no_other(database: Database) -> None:
+    rig = make_rig(database, nodes=1)
+    changed = {**SEAL, "initramfs": "0b" * 32}
+    rig.apply(text("sealed", 1, seal=changed, rejected={"then": "hold", "attempts": 1}))
+    rig.run(rig.settled)
+    [over] = rig.places(over=True)
+    assert "comparing the image with its seal: expected initramfs 0b0b" in over.why
+    assert rig.world.keys_given == []
 
 
 def test_another_machine_is_tried_in_place_of_one_that_does_not_pass(database: Database) -> None:

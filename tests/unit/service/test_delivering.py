@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from steelyard.service import webhooks
+from steelyard.service import journal, webhooks
 from steelyard.service.database import Database
 from steelyard.service.listening import Listener
 from tests.fakes.receiver import Answering, Receiver, Sent, answer, receiving
@@ -83,6 +83,21 @@ def test_receivers_that_do_not_answer_cost_the_others_nothing(world: World, rece
         finally:
             ended.set()
             deliveries.stop()
+
+
+def test_the_journal_is_listened_to_while_there_is_somebody_to_tell(world: World, receiver: Receiver) -> None:
+    deliveries = make_deliveries(world.database, QUICK)
+    deliveries.start()
+    try:
+        world.happen("node/n1")
+        assert journal.TOPIC not in deliveries._alarm.topics
+        hook = world.hook(receiver)
+        world.happen("node/n2")
+        receiver.wait_for(1)
+        assert world.subjects(receiver, hook) == ["node/n2"]
+        assert journal.TOPIC in deliveries._alarm.topics
+    finally:
+        deliveries.stop()
 
 
 def test_a_project_has_no_more_than_its_part_of_the_threads(world: World, receiver: Receiver) -> None:

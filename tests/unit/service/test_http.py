@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
@@ -25,6 +25,7 @@ from steelyard.service.authority import Office, Right, Role
 from steelyard.service.database import Database
 from steelyard.service.gate import Gate
 from steelyard.service.http import (
+    DirectRoute,
     ExpectedVersion,
     Front,
     GuardedRoute,
@@ -33,6 +34,7 @@ from steelyard.service.http import (
     TheFront,
     WaitSeconds,
     Who,
+    describe,
     guarded_router,
     make_app,
     may,
@@ -70,7 +72,16 @@ class Bench:
         self.app = make_app(self.front, [_shared(), self._router()], "1")
 
     def _router(self) -> APIRouter:
-        router = guarded_router()
+        direct = APIRouter(route_class=DirectRoute)
+
+        @direct.post("/v1/direct/{name}", max_body_size=5, openapi_extra=may(Who.ANYONE))
+        async def answer(name: str, request: Request) -> Response:
+            if self.raises is not None:
+                raise self.raises
+            self.seen.append(name)
+            return Response(await request.body())
+
+        router = guarded_router(direct)
 
         @router.get("/v1/raise", openapi_extra=may(Who.ANYONE))
         def fail() -> None:
@@ -148,6 +159,33 @@ def test_a_route_that_does_not_say_who_may_call_it_cannot_be_made() -> None:
 def test_every_shared_route_is_guarded_and_health_alone_is_open() -> None:
     assert len(routes()) == len(shared_router().routes)
     assert [route.path for route in routes() if rule_of(route).who is Who.ANYONE] == ["/v1/health"]
+
+
+def test_a_direct_route_answers_as_every_other_does(bench: Bench, logs: list[MutableMapping[str, Any]]) -> None:
+    answer = bench.ask("POST", "/v1/direct/one", content=b"12345")
+    assert (answer.status_code, answer.content, bench.seen) == (200, b"12345", ["one"])
+    assert answer.headers["cache-control"] == "no-store"
+    refused = {
+        ("POST", "/v1/direct/one?a=1"): 400,
+        ("POST", "/v1/direct/one%00"): 422,
+        ("POST", "/v1/direct/one/two"): 404,
+        ("PUT", "/v1/direct/one"): 405,
+        ("HEAD", "/v1/direct/one"): 405,
+    }
+    told = {asked: bench.ask(*asked) for asked in refused}
+    assert {asked: answer.status_code for asked, answer in told.items()} == refused
+    assert bench.ask("POST", "/v1/direct/one", content=b"123456").status_code == 413
+    assert [answer.headers["content-type"] for answer in told.values()] == ["application/problem+json"] * len(told)
+    bench.raises = InUse("a test", expected="nothing", found="something")
+    assert bench.ask("POST", "/v1/direct/one").json()["code"] == "in-use"
+    bench.raises = ZeroDivisionError("the secret of it")
+    answer = bench.ask("POST", "/v1/direct/one")
+    assert (answer.status_code, answer.json()["code"]) == (500, "bug")
+    assert "secret" not in answer.text
+    assert [each["event"] for each in logs if each["event"] == "request.bug"] == ["request.bug"]
+    figures = generate_latest(bench.front.registry).decode()
+    assert 'steelyard_http_requests_total{method="POST",route="/v1/direct/{name}",status="200"} 1.0' in figures
+    assert "/v1/direct/{name}" in describe(bench.app.app)["paths"]  # type: ignore[attr-defined]  # it is the Edge
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{method_of(route)} {route.path}")

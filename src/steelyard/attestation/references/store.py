@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from steelyard.attestation.references import rules, tables
 from steelyard.attestation.references.objects import (
@@ -181,11 +181,15 @@ def version_of(row: AnyRow) -> PolicyVersion:
     )
 
 
+# Made once, as every challenge asks it.
+_ONE_POLICY: Final = select(tables.policies).where(
+    tables.policies.c.project == bindparam("project"), tables.policies.c.name == bindparam("name")
+)
+
+
 def find_policy(connection: Connection, project: str, name: str) -> StoredPolicy | None:
     """Return a policy, if it is there."""
-    columns = tables.policies.c
-    query = select(tables.policies).where(columns.project == project, columns.name == name)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_ONE_POLICY, {"project": project, "name": name}).one_or_none()
     return None if row is None else policy_of(row)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -9,6 +10,7 @@ from steelyard.client import attestation
 from steelyard.client.attestation_objects import AttestedNode, Endorsements
 from steelyard.client.connection import Client
 from steelyard.enclave.ports import Enrolment, Standing, Weighed
+from steelyard.enclave.services.fresh import Fresh
 from steelyard.model.errors import NotFound
 from steelyard.model.secret import Secret
 
@@ -20,6 +22,11 @@ class OverAttestation:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._nodes = Fresh(self._list)
+
+    def _list(self, project: str) -> Mapping[str, AttestedNode]:
+        listed = self._client.every(attestation.list_nodes(project=project, limit=1000))
+        return {node.name: node for node in listed}
 
     def enrol(self, project: str, node: str, terms: Enrolment) -> None:
         """See `Scales`. Its parameters are of this boot alone, so that these are other terms than any before."""
@@ -46,12 +53,20 @@ class OverAttestation:
         """See `Scales`. Another project's machine of this name is none."""
         found = self._find(node)
         if found is None or found.project != project:
-            return Weighed(Standing.ABSENT, "it is not enrolled", None, reports=False, verdict=None)
+            return Weighed(Standing.ABSENT, "it is not enrolled", None, "", reports=False, verdict=None)
         standing = _STANDINGS.get(found.state, Standing.ON_THE_WAY)
         verdict = self._verdict(node) if standing is Standing.PASSED else None
         step = None if found.step is None else (found.step.step, found.step.outcome)
         why = self._reasons(found) if standing is Standing.FAILED else f"{found.state}, {found.why}"
-        return Weighed(standing, why, step, verdict is not None and _purpose(verdict, node) == "runtime", verdict)
+        detail = "" if found.step is None else found.step.detail
+        return Weighed(
+            standing, why, step, detail, verdict is not None and _purpose(verdict, node) == "runtime", verdict
+        )
+
+    def holds(self, project: str, node: str) -> bool:
+        """See `Scales`."""
+        found = self._nodes.get(project).get(node)
+        return found is not None and _STANDINGS.get(found.state) in (Standing.PASSED, Standing.OVERDUE)
 
     def _find(self, node: str) -> AttestedNode | None:
         try:

@@ -4,7 +4,6 @@ What is asked of it all the time, how the machines are, is asked for a whole pro
 what decides anything (whether a card is on a network, whether a machine is gone) is asked anew.
 """
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -15,10 +14,9 @@ from steelyard.client.call import Call
 from steelyard.client.connection import Client
 from steelyard.client.objects import Node, Operation
 from steelyard.enclave.ports import Done, Identity, Machine, Pending, Power, Progress, Tenure
+from steelyard.enclave.services.fresh import Fresh
 from steelyard.model.errors import NotEnough, NotFound, WrongState
 
-FRESH_SECONDS: Final = 0.5
-"""How long a list of a project's machines is believed."""
 SECONDS: Final = 120
 """How long an operation may take before it is asked for anew."""
 _DARK: Final = frozenset({"ports", "holds"})
@@ -28,9 +26,8 @@ class OverIsolation:
     """Machines (see `ports.py`), by a client of the isolation service. Threads share it."""
 
     def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client, self._clock = client, clock
-        self._lock = threading.Lock()
-        self._lists: dict[str, tuple[float, Mapping[str, Node]]] = {}
+        self._client = client
+        self._nodes = Fresh(self._list, clock)
 
     def take(self, project: str, allocation: str, labels: Mapping[str, str], avoid: Collection[str]) -> Machine:
         """See `Machines`."""
@@ -65,7 +62,7 @@ class OverIsolation:
 
     def look(self, project: str, allocation: str, node: str) -> Tenure:
         """See `Machines`."""
-        found = self._nodes(project).get(node)
+        found = self._nodes.get(project).get(node)
         if found is None or found.allocation != allocation or found.project != project:
             # The list may be from before the machine was taken; that it is not ours is said only when it was asked.
             try:
@@ -81,19 +78,9 @@ class OverIsolation:
         cut = found.state == "quarantined"
         return Tenure(ours=True, cut=cut, leaving=leaving, dark=dark, words=f"{found.state}, {words}")
 
-    def _nodes(self, project: str) -> Mapping[str, Node]:
-        with self._lock:
-            then, known = self._lists.get(project, (float("-inf"), {}))
-            if self._clock() - then > FRESH_SECONDS:
-                listed = self._client.every(isolation.list_nodes(project=project, limit=1000))
-                known = {node.name: node for node in listed}
-                self._lists[project] = (self._clock(), known)
-            return known
-
-    def _forget(self) -> None:
-        """Believe no list from before now: something was changed."""
-        with self._lock:
-            self._lists.clear()
+    def _list(self, project: str) -> Mapping[str, Node]:
+        listed = self._client.every(isolation.list_nodes(project=project, limit=1000))
+        return {node.name: node for node in listed}
 
     def hold(self, node: str, name: str, why: str) -> None:
         """See `Machines`."""
@@ -103,7 +90,7 @@ class OverIsolation:
         """See `Machines`."""
         with suppress(NotFound):
             self._client.ask(isolation.lift_hold(node, name))
-        self._forget()
+        self._nodes.forget()
 
     def power(self, node: str, wanted: Power, asked: str | None) -> Progress:
         """See `Machines`. Which way the power is, is read by isolation within the operation that is asked for."""
@@ -172,7 +159,7 @@ class OverIsolation:
         found = self._client.ask(isolation.read_node(node))
         if found.state != "quarantined":
             self._client.ask(isolation.quarantine(node, why, seconds=SECONDS))
-            self._forget()
+            self._nodes.forget()
             return Pending(None, "the switch is written")
         left = list(self._client.every(isolation.list_attachments(node=node)))
         return Pending(None, "the switch is written") if left else Done()
@@ -180,7 +167,7 @@ class OverIsolation:
     def release(self, node: str, why: str) -> None:
         """See `Machines`."""
         self._client.ask(isolation.release(node, why=why, seconds=SECONDS))
-        self._forget()
+        self._nodes.forget()
 
 
 _NOT_OURS: Final = Tenure(ours=False, cut=False, leaving=False, dark=False, words="it is not ours")

@@ -2,11 +2,13 @@
 
 Nothing in it is a secret, or tells one machine from another: host key and machine id are made by the machine itself.
 
-The image is one file system without partitions, so that it grows with its volume.
+The image is one file system without partitions, so that it grows with its volume. After it come the hashes of its
+blocks (dm-verity): who knows the hash of them all can have each block checked that is read, by whoever serves it.
 """
 
 import hashlib
 import io
+import json
 import re
 import tarfile
 import tempfile
@@ -26,13 +28,14 @@ from steelyard.model.limits import IMAGE_LUKS_KEY_BYTES
 _DOING: Final = "building a Debian image"
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _SUITE: Final = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
-_SECTOR: Final = 512
+_BLOCK: Final = 4096
+_ALIGNED: Final = 1 << 20
 _TIME: Final = 1_767_225_600
 """2026-01-01. No file seems younger, so that the day of the build does not show."""
 
 _PACKAGES: Final = (
-    *("busybox", "cryptsetup-bin", "dbus", "initramfs-tools", "iproute2", "jq", "kmod", "nbd-client", "open-iscsi"),
-    *("openssh-server", "systemd-sysv", "udev", "wireguard-tools", "zstd"),
+    *("busybox", "cryptsetup-bin", "dbus", "dmsetup", "e2fsprogs", "initramfs-tools", "iproute2", "jq", "kmod"),
+    *("nbd-client", "open-iscsi", "openssh-server", "systemd-sysv", "udev", "wireguard-tools", "zstd"),
 )
 _COMMAND_LINE: Final = "console=tty0 console=ttyS0,115200 quiet cryptomgr.notests=1"
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
@@ -52,12 +55,17 @@ _FILES: Final = {
     "usr/lib/steelyard/init": ("init.sh", 0o755),
     "usr/lib/steelyard/lease": ("lease.sh", 0o755),
     "usr/lib/steelyard/root.jq": ("root.jq", 0o644),
+    "usr/lib/steelyard/seal.jq": ("seal.jq", 0o644),
 }
 """Where the image has which file of ours; they are there before the kernel, whose package makes the initramfs."""
-_AGENT_UNIT: Final = ("etc/systemd/system/steelyard-agent.service", "agent.service")
+_AGENT_UNITS: Final = {
+    "etc/systemd/system/steelyard-agent.service": "agent.service",
+    "etc/systemd/system/steelyard-wall.service": "wall.service",
+}
 _AGENT_CONFIGURATION: Final = "etc/steelyard/agent.conf"
 _AGENT_FOLDER: Final = "usr/lib/steelyard/python"
-_AGENT_PARTS: Final = ("agent", "evidence", "model")
+AGENT_PARTS: Final = ("agent", "evidence", "model")
+"""Of this package, what is in an image with the agent."""
 _AGENT_PACKAGES: Final = ("libtss2-tcti-device0", "python3", "python3-tpm2-pytss")
 _MEASURED: Final = "ima_policy=tcb"
 """What the kernel is told, so that it measures what root runs and reads."""
@@ -104,7 +112,7 @@ class Recipe:
 
     kernel      Debian package of the kernel: linux-image-cloud-amd64, or linux-image-amd64 for physical machines.
     packages    more packages.
-    size_bytes  of the disk, a multiple of 512; a volume made of it can be larger.
+    size_bytes  of the file system, a multiple of 4096; a volume made of the image can be larger.
     agent       the agent that reports to the verifier what runs, and a kernel that measures it; None: neither.
     """
 
@@ -120,8 +128,8 @@ class Recipe:
         for package in (self.kernel, *self.packages):
             if not _PACKAGE.fullmatch(package):
                 raise WrongUse(_DOING, expected="a name of a package", found=package)
-        if self.size_bytes <= 0 or self.size_bytes % _SECTOR:
-            raise WrongUse(_DOING, expected=f"a size of a multiple of {_SECTOR} bytes", found=f"{self.size_bytes}")
+        if self.size_bytes <= 0 or self.size_bytes % _BLOCK:
+            raise WrongUse(_DOING, expected=f"a size of a multiple of {_BLOCK} bytes", found=f"{self.size_bytes}")
 
     @property
     def command_line(self) -> str:
@@ -130,12 +138,43 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """What pins an image whatever becomes of it on the way: docs/formats.md, Enclave file, `seal`.
+
+    root_hash    of the hashes of all blocks of its file system, hexadecimal (dm-verity).
+    data_bytes   of the file system; the hashes come after it.
+    image_bytes  of the whole.
+    """
+
+    root_hash: str
+    data_bytes: int
+    image_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BootFiles:
-    """What the image boots; it is in the image as well, where it can be read unless that is encrypted."""
+    """What the image boots; it is in the image as well, where it can be read unless that is encrypted.
+
+    seal  None: the image is encrypted, and nothing of it can be checked before it is open.
+    """
 
     kernel: bytes
     initramfs: bytes
     command_line: str
+    seal: Seal | None
+
+
+def seal_text(boot: BootFiles, seal: Seal) -> str:
+    """Return what an enclave file pins the image by, YAML: docs/formats.md, Enclave file, `seal`."""
+    said = {
+        "kernel": hashlib.sha256(boot.kernel).hexdigest(),
+        "initramfs": hashlib.sha256(boot.initramfs).hexdigest(),
+        "command_line": boot.command_line,
+        "root_hash": seal.root_hash,
+        "data_bytes": seal.data_bytes,
+        "image_bytes": seal.image_bytes,
+    }
+    return "seal:\n" + "".join(f"  {name}: {json.dumps(value)}\n" for name, value in said.items())
 
 
 def build_debian(recipe: Recipe, image: Path, form: ImageFormat, luks_key: Path | None, cache: Path) -> BootFiles:
@@ -148,16 +187,19 @@ def build_debian(recipe: Recipe, image: Path, form: ImageFormat, luks_key: Path 
     """
     if luks_key is not None:
         _check_key(luks_key)
-    with tempfile.TemporaryDirectory(prefix=".steelyard-image-", dir=image.absolute().parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".steelyard-image-", dir=image.resolve().parent) as folder:
         work = Path(folder)
         system = _install(recipe, work, cache)
-        disk = _make_file_system(system, recipe.size_bytes, work)
-        if luks_key is not None:
+        disk, identity = _make_file_system(system, recipe.size_bytes, work)
+        seal = None
+        if luks_key is None:
+            seal = _append_hashes(disk, identity, work)
+        else:
             disk = _encrypt(disk, luks_key, work)
         if form is ImageFormat.QCOW2:
             disk = _convert(disk, work)
         disk.replace(image)
-        return _boot_files(system, recipe.command_line)
+        return _boot_files(system, recipe.command_line, seal)
 
 
 def _check_key(path: Path) -> None:
@@ -184,7 +226,7 @@ def _install(recipe: Recipe, work: Path, cache: Path) -> Path:
     packages, enabled, agent = [*_PACKAGES, *recipe.packages], [*_ENABLED], list[str]()
     if recipe.agent is not None:
         packages += _AGENT_PACKAGES
-        enabled.append(Path(_AGENT_UNIT[0]).name)
+        enabled += [Path(unit).name for unit in _AGENT_UNITS]
         # Now, and by the Python that runs it: compiled files that are made later are in nobody's references.
         options = "-q --invalidation-mode unchecked-hash"
         agent.append(f'PYTHONHASHSEED=0 chroot "$1" python3 -m compileall {options} /{_AGENT_FOLDER}')
@@ -255,12 +297,11 @@ def _our_files(agent: OnRejection | None) -> bytes:
 
 
 def _agent_files(agent: OnRejection) -> dict[str, bytes]:
-    """Return the agent's files: its unit, what that is told, and its source, which is this very package's."""
-    unit, name = _AGENT_UNIT
+    """Return the agent's files: its units, what they are told, and its source, which is this very package's."""
     source = Path(str(resources.files("steelyard")))
-    own = [source / "__init__.py", *(path for part in _AGENT_PARTS for path in sorted((source / part).rglob("*.py")))]
+    own = [source / "__init__.py", *(path for part in AGENT_PARTS for path in sorted((source / part).rglob("*.py")))]
     return {
-        unit: (source / "imaging/tenant/files" / name).read_bytes(),
+        **{unit: (source / "imaging/tenant/files" / name).read_bytes() for unit, name in _AGENT_UNITS.items()},
         _AGENT_CONFIGURATION: f"ON_REJECTION={agent}\n".encode(),
         **{f"{_AGENT_FOLDER}/steelyard/{path.relative_to(source)}": path.read_bytes() for path in own},
     }
@@ -270,7 +311,8 @@ def _folders(paths: Iterable[str]) -> list[str]:
     return sorted({str(folder) for path in paths for folder in Path(path).parents} - {"."})
 
 
-def _make_file_system(system: Path, size_bytes: int, work: Path) -> Path:
+def _make_file_system(system: Path, size_bytes: int, work: Path) -> tuple[Path, UUID]:
+    """Return a disk, and the UUID of the file system on it, which follows from what is in that."""
     disk = work / "disk"
     with disk.open("wb") as file:
         file.truncate(size_bytes)
@@ -281,7 +323,22 @@ def _make_file_system(system: Path, size_bytes: int, work: Path) -> Path:
     options = f"hash_seed={identity},lazy_itable_init=0,root_owner=0:0"
     make = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-m", "1", "-J", "size=16", "-L", "root"]
     run([*make, "-U", str(identity), "-E", options, "-d", str(system), str(disk)], _DOING)
-    return disk
+    return disk, identity
+
+
+def _append_hashes(disk: Path, identity: UUID, work: Path) -> Seal:
+    size_bytes = disk.stat().st_size
+    root_hash = work / "root-hash"
+    options = [
+        *(f"--data-block-size={_BLOCK}", f"--hash-block-size={_BLOCK}", f"--data-blocks={size_bytes // _BLOCK}"),
+        *(f"--hash-offset={size_bytes}", f"--uuid={identity}", f"--root-hash-file={root_hash}"),
+        f"--salt={hashlib.sha256(identity.bytes).hexdigest()}",  # of an image its own, and no other of each build
+    ]
+    run(["veritysetup", "format", *options, str(disk), str(disk)], _DOING)
+    image_bytes = -(-disk.stat().st_size // _ALIGNED) * _ALIGNED
+    with disk.open("r+b") as file:
+        file.truncate(image_bytes)
+    return Seal(root_hash.read_text().strip(), size_bytes, image_bytes)
 
 
 def _encrypt(disk: Path, luks_key: Path, work: Path) -> Path:
@@ -299,9 +356,9 @@ def _convert(disk: Path, work: Path) -> Path:
     return converted
 
 
-def _boot_files(system: Path, command_line: str) -> BootFiles:
+def _boot_files(system: Path, command_line: str, seal: Seal | None) -> BootFiles:
     kernels = sorted((system / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise BuildFailed(_DOING, expected="one kernel in the image", found=f"{len(kernels)}")
     initramfs = system / "boot" / kernels[0].name.replace("vmlinuz-", "initrd.img-", 1)
-    return BootFiles(kernels[0].read_bytes(), initramfs.read_bytes(), command_line)
+    return BootFiles(kernels[0].read_bytes(), initramfs.read_bytes(), command_line, seal)

@@ -109,6 +109,56 @@ wipe() {
     rm "$1"
 }
 
+# The root file system of a sealed machine: below the image, read only, each block checked against the hash that the
+# tenant gave; above it what is written, encrypted, in the rest of the volume. Whoever serves the volume can neither
+# change the one nor read the other.
+mount_sealed() {
+    described=$(jq -r -f /usr/lib/steelyard/seal.jq "$given/seal.json" 2>/said) ||
+        fail "/.steelyard/seal.json is not understood: $(tail -n 1 /said)"
+    eval "$described"
+    modprobe -a dm_mod dm_verity dm_crypt overlay ext4 || fail "the drivers of a sealed disk"
+    start=$((image_bytes / 512))
+    length=$(($(cat "/sys/class/block/${device##*/}/size") - start))
+    [ "$length" -gt 65536 ] || fail "the volume has no room beside the image"
+    veritysetup open "$device" image "$device" "$root_hash" --hash-offset="$data_bytes" >/said 2>&1 ||
+        fail "the image is not the one that was sealed: $(tail -n 1 /said)"
+    echo "0 $length linear $device $start" | dmsetup create rest >/said 2>&1 || fail "dividing the volume"
+    # The key is random: making it slow to try would make each boot slow instead.
+    if ! cryptsetup isLuks --type luks2 /dev/mapper/rest; then
+        say "first boot: making the encrypted disk"
+        cryptsetup luksFormat --batch-mode --type luks2 --cipher aes-xts-plain64 --key-size 512 --pbkdf pbkdf2 \
+            --pbkdf-force-iterations 1000 --luks2-metadata-size 16k --luks2-keyslots-size 256k \
+            --key-file "$given/luks.key" /dev/mapper/rest >/said 2>&1 || fail "making the encrypted disk: $(tail -n 1 /said)"
+    fi
+    cryptsetup open --type luks2 --key-file "$given/luks.key" /dev/mapper/rest root >/said 2>&1 ||
+        fail "unlocking the volume: $(tail -n 1 /said)"
+    wipe "$given/luks.key"
+    # What LUKS says of itself is not secured by its key: whoever serves it could say that nothing is encrypted.
+    cryptsetup status root | grep -q '^ *cipher: *aes-xts-plain64$' || fail "the disk is not encrypted as it must be"
+    if [ -z "$(blkid /dev/mapper/root)" ]; then
+        mke2fs -q -t ext4 -m 0 -J size=16 -E lazy_itable_init=1,lazy_journal_init=1 -L layer /dev/mapper/root >/said 2>&1 || fail "making a file system: $(tail -n 1 /said)"
+    fi
+    # In /run, so that they are moved on with it.
+    mkdir -m 0700 "$left/image" "$left/layer"
+    mount -t ext4 -o ro /dev/mapper/image "$left/image" 2>/said || fail "mounting the image: $(tail -n 1 /said)"
+    mount -t ext4 -o noatime /dev/mapper/root "$left/layer" 2>/said || fail "mounting the disk: $(tail -n 1 /said)"
+    mkdir -p "$left/layer/upper" "$left/layer/work"
+    chmod 0755 "$left/layer/upper"
+    mount -t overlay -o "lowerdir=$left/image,upperdir=$left/layer/upper,workdir=$left/layer/work" overlay /root 2>/said ||
+        fail "laying one over the other: $(tail -n 1 /said)"
+    rm "$given/seal.json"
+}
+
+mount_plain() {
+    header=
+    [ -z "$header_bytes" ] || read_luks_header
+    [ ! -e "$given/luks.key" ] || unlock
+    kind=$(blkid "$device" | sed -n 's/.* TYPE="\([a-z0-9_]*\)".*/\1/p')
+    modprobe -q "$kind" 2>/said
+    mount -t "${kind:-none}" -o noatime "$device" /root 2>/said ||
+        fail "mounting the volume (${kind:-unknown}): $(tail -n 1 /said)"
+}
+
 # The seed for the unit that applies it, the rest for the tenant's own programs; no credential of the volume.
 hand_on() {
     mkdir "$left/seed"
@@ -135,13 +185,7 @@ bring_up_network
 say "network up"
 "open_$protocol"
 say "volume open"
-header=
-[ -z "$header_bytes" ] || read_luks_header
-[ ! -e "$given/luks.key" ] || unlock
-
-kind=$(blkid "$device" | sed -n 's/.* TYPE="\([a-z0-9_]*\)".*/\1/p')
-modprobe -q "$kind" 2>/said
-mount -t "${kind:-none}" -o noatime "$device" /root 2>/said || fail "mounting the volume (${kind:-unknown}): $(tail -n 1 /said)"
+if [ -e "$given/seal.json" ]; then mount_sealed; else mount_plain; fi
 [ -x /root/sbin/init ] || [ -L /root/sbin/init ] || fail "no system is on the volume"
 hand_on
 say "root mounted"

@@ -14,11 +14,11 @@ rm -rf "$DESTDIR/conf" "$DESTDIR/etc/iscsi" "$DESTDIR/scripts"/* "$DESTDIR/usr/l
 copy_modules_dir kernel/drivers/net/ethernet
 manual_add_modules virtio_pci virtio_net vmxnet3 hv_netvsc
 manual_add_modules nbd iscsi_tcp sd_mod crc32c_generic
-manual_add_modules dm_mod dm_crypt aes_generic xts ecb cbc essiv sha256_generic aesni_intel
+manual_add_modules dm_mod dm_verity dm_crypt overlay aes_generic xts ecb cbc essiv sha256_generic sha256_ssse3 aesni_intel
 manual_add_modules ext4
 
 for program in busybox jq kmod; do copy_exec "/usr/bin/$program"; done
-for program in cryptsetup iscsiadm iscsid nbd-client; do copy_exec "/usr/sbin/$program"; done
+for program in cryptsetup dmsetup iscsiadm iscsid mke2fs nbd-client veritysetup; do copy_exec "/usr/sbin/$program"; done
 # OpenSSL's ciphers of old, which it insists on finding, and what ends a thread: both are loaded by name.
 copy_exec /usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so
 copy_exec /usr/lib/x86_64-linux-gnu/libgcc_s.so.1
@@ -29,4 +29,4 @@ mkdir -p "$DESTDIR/dev" "$DESTDIR/proc" "$DESTDIR/root" "$DESTDIR/run" "$DESTDIR
 ln -s /run/steelyard/iscsi "$DESTDIR/etc/iscsi"
 echo "root:*:0:0::/root:/bin/false" >"$DESTDIR/etc/passwd"
 cp /usr/lib/steelyard/init "$DESTDIR/init"
-cp /usr/lib/steelyard/lease /usr/lib/steelyard/root.jq "$DESTDIR/usr/lib/steelyard/"
+cp /usr/lib/steelyard/lease /usr/lib/steelyard/*.jq "$DESTDIR/usr/lib/steelyard/"
