@@ -1,4 +1,4 @@
-"""The API over HTTP: reads with 10,000 nodes registered; 200 attachments at once against one, switches of 50 ms."""
+"""The API over HTTP: reads with 10,000 nodes registered; many attachments at once against one, switches of 50 ms."""
 
 import asyncio
 import time
@@ -25,6 +25,7 @@ from steelyard.service.http import Front, make_app
 from tests.api import Api, client_of, listening, make_api
 from tests.bench.test_isolation_bench import NODES as ATTACHED
 from tests.bench.test_isolation_bench import LiveWorld
+from tests.databases import filled
 from tests.unit.isolation.rig import POOL, SEALER
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def _register(database: Database) -> None:
 @pytest.fixture
 def api(database: Database) -> Api:
     api = make_api(database)
-    _register(database)
+    filled(database, _register)
     return api
 
 
