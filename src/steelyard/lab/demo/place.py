@@ -76,12 +76,14 @@ class Screen:
 class Place:
     """A directory with a rack, an installation of all services, and what the tenant keeps to itself.
 
-    tokens  of each who can be asked to do something.
+    tokens   of each who can be asked to do something.
+    started  the services, if this very program started them.
     """
 
     root: Path
     screen: Screen
     tokens: dict[str, Path] = field(default_factory=dict)
+    started: subprocess.Popen[bytes] | None = None
 
     @property
     def rack(self) -> RackDirectory:
@@ -172,6 +174,7 @@ class Place:
                 stderr=log,
                 start_new_session=True,
             )
+        self.started = process
         started = identify("services", process.pid)
         if started is not None:
             self._running.write_text(json.dumps(asdict(started)))
@@ -190,13 +193,11 @@ class Place:
     def end_services(self) -> None:
         """End them, as an operator does. None is no failure."""
         if self._running.exists():
-            end_processes([self._started()], _ENDING_SECONDS)
-            self._running.unlink()
+            self._end(_ENDING_SECONDS)
 
     def kill_services(self) -> None:
         """End them as a power cut would, in the midst of whatever they are doing. The disks that they serve go on."""
-        end_processes([self._started()], 0)
-        self._running.unlink()
+        self._end(0)
 
     def end_servers(self) -> None:
         """End what the services let live on when they end, disks above all; they are named by files of theirs."""
@@ -210,8 +211,11 @@ class Place:
                 found.append(identity)
         end_processes(found, _ENDING_SECONDS)
 
-    def _started(self) -> ProcessIdentity:
-        return ProcessIdentity(**json.loads(self._running.read_text()))
+    def _end(self, grace_seconds: float) -> None:
+        end_processes([ProcessIdentity(**json.loads(self._running.read_text()))], grace_seconds)
+        self._running.unlink()
+        if self.started is not None:
+            self.started.wait()
 
 
 def check_root() -> None:

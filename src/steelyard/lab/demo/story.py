@@ -66,16 +66,17 @@ def build(place: Place) -> Built:
     for words in wanted:
         place.screen.show_command("tenant", ["steelyard", *words])
     with ThreadPoolExecutor() as pool:
-        list(pool.map(_build, wanted))
+        list(pool.map(_run_here, wanted))
     return built
 
 
-def _build(words: Sequence[str]) -> None:
+def _run_here(words: Sequence[str]) -> None:
+    """Run a command of `steelyard` that asks no service. Raises LabFailed with what it said."""
     done = subprocess.run(  # noqa: S603 (no shell; our own words)
         [str(STEELYARD), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise LabFailed(f"steelyard {' '.join(words)}", expected="it to be built", found=done.stderr.strip()[-2000:])
+        raise LabFailed(f"steelyard {' '.join(words)}", expected="it to end well", found=done.stderr.strip()[-2000:])
 
 
 class Story:
@@ -98,10 +99,10 @@ class Story:
 
     def rack_up(self) -> None:
         """A rack of machines with two network cards each."""
-        nodes = len(self.pool) + 1
-        self._screen.show_command("provider", ["steelyard", "lab", "up", "--nodes", str(nodes), "--nics", "2"])
-        wish = rack.ShapeWish(None, nodes, 2, None, None, None)
-        rack.up(self.place.rack, wish, self._screen.say)
+        where, shape = ["--dir", str(self.place.rack.root)], ["--nodes", str(len(self.pool) + 1), "--nics", "2"]
+        words = ["lab", "up", *where, *shape]
+        self._screen.show_command("provider", ["steelyard", *words])
+        _run_here(words)
         ask(self.place.rack.control_socket, "leg", vlan=VLAN, address=f"{FOOT}/24")
 
     def services_up(self) -> None:
