@@ -38,8 +38,8 @@ from steelyard.service.sealing import Sealer
 from steelyard.service.webhooks import WebhookSettings
 from steelyard.service.webhooks_api import webhooks_router
 from tests.applications import STORAGE, WEIGHING, Own, answering, make_shared
-from tests.databases import filled
 from tests.fakes.storage import FakeStorage
+from tests.filling import filled
 from tests.unit.attestation.references import rig as references_rig
 from tests.unit.imaging import rig as imaging_rig
 from tests.unit.isolation import rig

@@ -29,7 +29,8 @@ from steelyard.service.database import Database
 from tests import attestation_site
 from tests import simulated_references as references
 from tests.api import client_of, listening, make_api
-from tests.databases import filled, make_tables
+from tests.databases import make_tables
+from tests.filling import filled
 from tests.simulated_nodes import Lie, Refused, SimulatedNode, through
 from tests.simulated_tpm import maker
 from tests.unit.attestation.references.rig import RED, SEALER, Authority

@@ -10,17 +10,13 @@ import os
 import pwd
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -34,6 +30,7 @@ from steelyard.imaging.migrations import IMAGING
 from steelyard.isolation.migrations import ISOLATION
 from steelyard.service.database import Database
 from steelyard.service.migrating import SERVICE, migrate
+from tests.filling import note_fresh
 
 PROGRAMS: Final = Path("/usr/lib/postgresql")
 TEMPLATE: Final = "steelyard_template"
@@ -171,7 +168,7 @@ def sqlite_database(sqlite_template: Path) -> Iterator[Database]:
         path = Path(folder) / "steelyard.db"
         shutil.copyfile(sqlite_template, path)
         for database in _opened(f"sqlite:///{path}"):
-            _fillings[database] = _Filling((), 0)
+            note_fresh(database)
             yield database
 
 
@@ -213,55 +210,6 @@ def _opened(url: str) -> Iterator[Database]:
         event.listen(database.engine, "connect", be_quick)
     yield database
     database.close()
-
-
-T = TypeVar("T")
-Fill = Callable[[Database], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Filling:
-    """What a database was filled by, one after another, and how many rows had been written when that was done."""
-
-    by: tuple[Fill, ...]
-    written: int
-
-
-_fillings: Final[WeakKeyDictionary[Database, _Filling]] = WeakKeyDictionary()
-_filled: Final[dict[tuple[Fill, ...], tuple[sqlite3.Connection, Any]]] = {}
-
-
-def filled(database: Database, by: Callable[[Database], T]) -> T:
-    """Fill a database and return what its filling returns: as before, which is copied, where it is as fresh as then.
-
-    by  a function of a module, whose answer is of every database that it fills.
-
-    What is copied is from earlier in this session: its times are of then, and what it made at random is the same.
-    """
-    before = _fillings.get(database)
-    if before is None or database._clock is not None or before.written != _written(database):
-        return by(database)
-    fills = (*before.by, by)
-    if fills in _filled:
-        kept, answer = _filled[fills]
-        with closing(sqlite3.connect(database.url.database or "")) as connection:
-            connection.execute("PRAGMA synchronous=OFF")
-            kept.backup(connection)
-    else:
-        answer, kept = by(database), sqlite3.connect(":memory:", check_same_thread=False)
-        with closing(sqlite3.connect(database.url.database or "")) as connection:
-            connection.backup(kept)
-        _filled[fills] = kept, answer
-    _fillings[database] = _Filling(fills, _written(database))
-    filling: T = answer
-    return filling
-
-
-def _written(database: Database) -> int:
-    """Return how many rows the one connection that writes has written."""
-    with closing(database.engine.raw_connection()) as connection:
-        rows: int = connection.driver_connection.total_changes  # type: ignore[union-attr]  # it is SQLite's
-        return rows
 
 
 def be_quick(connection: DBAPIConnection, _record: object) -> None:

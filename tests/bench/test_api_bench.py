@@ -25,7 +25,7 @@ from steelyard.service.http import Front, make_app
 from tests.api import Api, client_of, listening, make_api
 from tests.bench.test_isolation_bench import NODES as ATTACHED
 from tests.bench.test_isolation_bench import LiveWorld
-from tests.databases import filled
+from tests.filling import filled
 from tests.unit.isolation.rig import POOL, SEALER
 
 pytestmark = pytest.mark.slow

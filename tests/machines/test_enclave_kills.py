@@ -22,8 +22,8 @@ from tests.fakes.enclave_world import unreachable
 from tests.unit.enclave.rig import Rig, make_rig, text
 
 TRUSTS: Final = ("open", "attested", "sealed")
-SAMPLE: Final = 37
-"""In ./check fast, one moment of so many; a prime, so that it is not always the same kind."""
+SAMPLE: Final = 61
+"""In ./check fast, one moment of so many at most; a prime, so that it is not always the same kind."""
 STEPS_EVERYWHERE: Final = pytest.mark.parametrize(
     "every", [SAMPLE, pytest.param(1, marks=pytest.mark.slow)], ids=["sampled", "exhaustive"]
 )
@@ -97,7 +97,7 @@ def test_cancelled_at_any_turn_it_hands_everything_back(sqlite_template: Path, t
 @STEPS_EVERYWHERE
 def test_killed_while_it_is_cancelled_it_hands_everything_back(sqlite_template: Path, every: int) -> None:
     """Killed at each moment after a cancellation at each turn: the worst of both."""
-    for turns in range(1, 24, max(1, every // 6)):
+    for turns in range(1, 24, max(1, every // 10)):
         for after in range(1, 60, max(7, every // 2)):
             with fresh(sqlite_template, nodes=2) as rig:
                 rig.apply(text("sealed", 1))

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -71,6 +71,13 @@ EVERYBODY: Final = (200, 200, 200, 200, 200)
 OURS: Final = (404, 200, 200, 200, 200)
 """Of a project: shown to its members and to who sees all."""
 OFFICES: Final = (403, 403, 403, 200, 200)
+
+
+def sampled(routes: Iterable[str]) -> list[object]:
+    """Return routes as cases, of which ./check fast has every third."""
+    return [
+        pytest.param(route, marks=[] if number % 3 == 0 else [pytest.mark.slow]) for number, route in enumerate(routes)
+    ]
 
 
 def provider(status: int) -> tuple[int, int, int, int, int]:
@@ -396,7 +403,7 @@ def test_without_a_valid_token_nothing_is_told(world: World, route: str) -> None
     assert len(told) == 1, "which of these it is, is told"
 
 
-@pytest.mark.parametrize("route", NEED_A_RIGHT)
+@pytest.mark.parametrize("route", sampled(NEED_A_RIGHT))
 def test_a_token_for_other_things_is_refused(world: World, route: str) -> None:
     row = TABLE[route]
     answer = world.ask(route, world.tokens[f"without {row.right}"], names_of(world, row), row.body, row.query)
@@ -426,7 +433,7 @@ def test_each_caller_gets_what_the_table_says_and_no_credential(world: World, ro
             assert answer.headers["Content-Type"] == "application/problem+json", kind
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if "{" in route and route not in WITHOUT_SECRECY])
+@pytest.mark.parametrize("route", sampled(route for route in ROUTES if "{" in route and route not in WITHOUT_SECRECY))
 @pytest.mark.parametrize("kind", ["stranger", pytest.param("nobody", marks=pytest.mark.slow)])
 def test_what_is_anothers_and_what_is_not_there_look_the_same(world: World, route: str, kind: str) -> None:
     row = TABLE[route]

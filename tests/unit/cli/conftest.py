@@ -10,7 +10,7 @@ import pytest
 from steelyard.service.database import Database
 from steelyard.service.logs import LogForm, set_up_logs
 from tests.api import Api, listening, make_api
-from tests.databases import filled
+from tests.filling import filled
 from tests.unit.cli.command import Command
 from tests.unit.isolation.rig import Rack
 

@@ -17,7 +17,7 @@ from steelyard.client import attestation
 from steelyard.service.database import Database
 from tests.api import Api, client_of, make_api
 from tests.attesting import identity, make_grounds, node_of, publish, terms
-from tests.databases import filled
+from tests.filling import filled
 from tests.simulated_nodes import Lie, Refused, SimulatedNode
 from tests.unit.cli.command import Command, Outcome, sign_in
 from tests.unit.isolation.rig import Rack

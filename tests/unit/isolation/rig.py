@@ -33,7 +33,7 @@ from steelyard.service import tables as service
 from steelyard.service.authority import Caller, Office, Right, Role
 from steelyard.service.database import Database, Transaction
 from steelyard.service.sealing import Sealer
-from tests.databases import filled
+from tests.filling import filled
 
 EVERY_RIGHT: Final = frozenset(Right)
 PROVIDER: Final = Caller("pia", Office.PROVIDER, {}, EVERY_RIGHT)
