@@ -275,12 +275,13 @@ def test_the_key_is_one_that_has_a_certificate_or_else_stands_for_itself(
 def test_each_step_is_told_on_the_console_and_to_the_service(airlock: Airlock) -> None:
     said = airlock.run().stdout
     told = [(step, outcome) for step, outcome, _ in airlock.service.steps]
-    assert told[:3] == [("quoting", "done"), ("being judged", "done"), ("getting the verifier's share", "done")]
+    assert told[:3] == [("looking for neighbours", "done"), ("quoting", "done"), ("being judged", "done")]
     assert told[-1] == ("starting the tenant's system", "failed")
     assert all(f"{step}: {outcome}" in said for step, outcome in told)
     begun = [line.partition(": begun")[0].split(" ", 2)[2] for line in said.splitlines() if ": begun" in line]
     assert begun[-len(told) :] == [step for step, _ in told]
-    assert begun[: -len(told)] == ["reading parameters", "opening the TPM", "making keys", "registering", "activating"]
+    before = ["reading parameters", "opening the TPM", "asking who is there", "making keys"]
+    assert begun[: -len(told)] == [*before, "registering", "activating"]
 
 
 def test_a_node_that_is_rejected_says_why_and_starts_nothing(airlock: Airlock) -> None:

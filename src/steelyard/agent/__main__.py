@@ -6,7 +6,7 @@ kernel.
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -35,13 +35,7 @@ def main(tpm_name: str, parameters_file: Path, event_log: Path, ima_list: Path, 
         with reporter.step("opening the TPM"):
             tpm = TssTpm(tpm_name)
         with reporter.step("asking who is there"):
-            listener = Listener(cards_up())
-            listener.ask_for_everybody()
-
-        def neighbourhood(hosts: Collection[str]) -> list[str]:
-            with closing(listener):
-                return listener.strangers(known_here({*hosts, _boot_server(work)}))
-
+            neighbourhood = _ask_who_is_there(work / "boot-url")
         pass_airlock(parameters, Machine(tpm, KexecTools(), neighbourhood, event_log, ima_list, work), reporter)
     except SteelyardError:
         pass  # the step has told it
@@ -50,9 +44,23 @@ def main(tpm_name: str, parameters_file: Path, event_log: Path, ima_list: Path, 
     return _EXIT[on_failure]
 
 
-def _boot_server(work: Path) -> str:
-    """Return the host that the first stage fetched the rest from."""
-    return urlsplit((work / "boot-url").read_text().strip()).hostname or ""
+def _ask_who_is_there(boot_url: Path) -> Callable[[Collection[str]], list[str]]:
+    """Return what tells later who is there, beside services at some hosts and the one that the image came from.
+
+    boot_url  where the first stage leaves that one's address, without which it goes no further. Where there is no such
+              file, nothing was fetched over an airlock's network, and there is none to listen on.
+    """
+    if not boot_url.exists():
+        return lambda _: []
+    boot_server = urlsplit(boot_url.read_text().strip()).hostname or ""
+    listener = Listener(cards_up())
+    listener.ask_for_everybody()
+
+    def neighbourhood(hosts: Collection[str]) -> list[str]:
+        with closing(listener):
+            return listener.strangers(known_here({*hosts, boot_server}))
+
+    return neighbourhood
 
 
 def _read(path: Path) -> bytes:
