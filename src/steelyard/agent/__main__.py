@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 from steelyard.agent.airlock import Machine, pass_airlock
 from steelyard.agent.console import Reporter
+from steelyard.agent.files import read_file
 from steelyard.agent.neighbours import Listener, cards_up, known_here
 from steelyard.agent.parameters import OnFailure, parse_parameters
 from steelyard.agent.programs import KexecTools
 from steelyard.agent.tss import TssTpm
-from steelyard.model.errors import NodeFailed, SteelyardError
+from steelyard.model.errors import SteelyardError
 from steelyard.model.limits import PARAMETERS_BYTES
 
 _EXIT: Final = {OnFailure.POWER_OFF: 1, OnFailure.WAIT: 3}
@@ -30,7 +31,7 @@ def main(tpm_name: str, parameters_file: Path, event_log: Path, ima_list: Path, 
     on_failure = OnFailure.POWER_OFF
     try:
         with reporter.step("reading parameters"):
-            parameters = parse_parameters(_read(parameters_file))
+            parameters = parse_parameters(read_file(parameters_file, PARAMETERS_BYTES, "reading the parameters"))
             on_failure = parameters.on_failure
         with reporter.step("opening the TPM"):
             tpm = TssTpm(tpm_name)
@@ -61,14 +62,6 @@ def _ask_who_is_there(boot_url: Path) -> Callable[[Collection[str]], list[str]]:
             return listener.strangers(known_here({*hosts, boot_server}))
 
     return neighbourhood
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(PARAMETERS_BYTES.most + 1)
-    except OSError as error:
-        raise NodeFailed("reading the parameters", expected=f"{path}", found=str(error)) from error
 
 
 if __name__ == "__main__":

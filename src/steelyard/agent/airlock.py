@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from steelyard.agent.console import Reporter
+from steelyard.agent.files import read_file
 from steelyard.agent.handover import (
     HANDOVER_PCR,
     Digests,
@@ -57,12 +58,11 @@ from steelyard.evidence.keysplit import (
     raw_public_key,
     verify_auth_tag,
 )
-from steelyard.evidence.reader import refuse_over
 from steelyard.evidence.tpm.activation import activation_proof
 from steelyard.evidence.tpm.nonce import NonceWithKeys
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import NodeFailed, ServiceRefused
-from steelyard.model.limits import AIRLOCK_IMA_LIST_BYTES, DELIVERY_BYTES, EVENT_LOG_BYTES, MESSAGE_BYTES, Limit
+from steelyard.model.limits import AIRLOCK_IMA_LIST_BYTES, DELIVERY_BYTES, EVENT_LOG_BYTES, MESSAGE_BYTES
 from steelyard.model.secret import Secret
 
 _API: Final = "/v1/attestation"
@@ -173,18 +173,8 @@ def collect_evidence(machine: Machine, asked: Asked, parameters: Parameters, boo
     transport, wireguard = raw_public_key(boot_keys.transport), raw_public_key(boot_keys.wireguard)
     bound = NonceWithKeys(asked.nonce, transport, wireguard, parameters.document)
     quoted = machine.tpm.quote(bound.qualifying_data(), asked.selection)
-    log = _read(machine.event_log, EVENT_LOG_BYTES, "reading the firmware's event log")
+    log = read_file(machine.event_log, EVENT_LOG_BYTES, "reading the firmware's event log")
     return NodeEvidence(quoted.attest, quoted.signature, quoted.pcrs, log, transport, wireguard, parameters.document)
-
-
-def _read(path: Path, limit: Limit, doing: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit.most + 1)
-    except OSError as error:
-        raise NodeFailed(doing, expected=f"{path}", found=str(error)) from error
-    refuse_over(limit, len(data), doing)
-    return data
 
 
 def submit_evidence(attestation: Server, asked: Asked, evidence: NodeEvidence) -> Judged:
@@ -273,7 +263,7 @@ def hand_over_session(
         evidence.transport_key,
         evidence.wireguard_key,
         evidence.event_log,
-        _read(machine.ima_list, AIRLOCK_IMA_LIST_BYTES, "reading the measurement list"),
+        read_file(machine.ima_list, AIRLOCK_IMA_LIST_BYTES, "reading the measurement list"),
     )
 
 

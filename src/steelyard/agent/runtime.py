@@ -23,6 +23,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from steelyard.agent.files import read_file
 from steelyard.agent.measurements import MeasurementList
 from steelyard.agent.programs import run
 from steelyard.agent.protocol import (
@@ -38,7 +39,6 @@ from steelyard.agent.service import Answer, Server
 from steelyard.agent.session import Session, parse_session_file
 from steelyard.agent.tpm import Quoted, Tpm
 from steelyard.evidence.ima.records import IMA_PCR
-from steelyard.evidence.reader import refuse_over
 from steelyard.model.errors import NodeFailed, ServiceRefused, SteelyardError
 from steelyard.model.limits import HANDOVER_BYTES, MESSAGE_BYTES
 from steelyard.model.secret import Secret
@@ -204,7 +204,7 @@ def pause_after(failures: int, share: float) -> float:
 def main(handed: Path, open_tpm: Callable[[], Tpm], folder: Path, on_rejection: OnRejection) -> int:
     """Report until it is over; return the process's exit code."""
     try:
-        session = parse_session_file(_read(handed))
+        session = parse_session_file(Secret(read_file(handed, HANDOVER_BYTES, "reading what the airlock handed over")))
         measurements = MeasurementList(folder, session.ima_list)
     except SteelyardError as error:
         _say(f"there is no session: {error}")
@@ -226,17 +226,6 @@ def main(handed: Path, open_tpm: Callable[[], Tpm], folder: Path, on_rejection: 
         return _NO_SESSION
     _say("the verifier wants to hear no more")
     return 0
-
-
-def _read(path: Path) -> Secret:
-    doing = "reading what the airlock handed over"
-    try:
-        with path.open("rb") as file:
-            data = file.read(HANDOVER_BYTES.most + 1)
-    except OSError as error:
-        raise NodeFailed(doing, expected=f"{path}", found=str(error)) from error
-    refuse_over(HANDOVER_BYTES, len(data), doing)
-    return Secret(data)
 
 
 def _say(text: str) -> None:

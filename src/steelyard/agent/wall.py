@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from steelyard.agent.files import read_file
 from steelyard.agent.peers import Membership, Peers, WireGuard, parse_membership, parse_peers, wireguard_settings
 from steelyard.agent.programs import run, write_private
 from steelyard.agent.service import Server
 from steelyard.evidence.keysplit import raw_public_key
-from steelyard.evidence.reader import refuse_over
 from steelyard.model.errors import NodeFailed, SteelyardError
 from steelyard.model.limits import PEERS_BYTES
 from steelyard.model.secret import Secret
@@ -36,6 +36,7 @@ INTERFACE: Final = "wall"
 _CARDS: Final = Path("/sys/class/net")
 _LOOK_SECONDS: Final = 2.0
 _NOTHING_TO_GO_BY: Final = 3
+_READING: Final = "reading what the airlock left"
 
 
 @dataclass(slots=True)
@@ -115,10 +116,11 @@ def bring_up_interface(wireguard: WireGuard) -> None:
 def main(folder: Path) -> int:
     """Keep up the wall; return the process's exit code."""
     try:
-        membership = parse_membership(_read(folder / "enclave.json").reveal())
+        membership = parse_membership(read_file(folder / "enclave.json", PEERS_BYTES, _READING))
         wall = None
         if membership.wireguard is not None:
-            wall = Wall(membership, membership.wireguard, _read(folder / "wireguard.key"), folder, _read_serial(folder))
+            key = Secret(read_file(folder / "wireguard.key", PEERS_BYTES, _READING))
+            wall = Wall(membership, membership.wireguard, key, folder, _read_serial(folder))
     except (SteelyardError, ValueError) as error:
         _say(f"there is nothing to go by: {error}")
         return _NOTHING_TO_GO_BY
@@ -147,18 +149,7 @@ def main(folder: Path) -> int:
 
 def _read_serial(folder: Path) -> int:
     file = folder / "peers.serial"
-    return int(_read(file).reveal()) if file.exists() else 0
-
-
-def _read(path: Path) -> Secret:
-    doing = "reading what the airlock left"
-    try:
-        with path.open("rb") as file:
-            data = file.read(PEERS_BYTES.most + 1)
-    except OSError as error:
-        raise NodeFailed(doing, expected=f"{path}", found=str(error)) from error
-    refuse_over(PEERS_BYTES, len(data), doing)
-    return Secret(data)
+    return int(read_file(file, PEERS_BYTES, _READING)) if file.exists() else 0
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from steelyard.agent import airlock
 from steelyard.agent.console import Reporter
+from steelyard.agent.files import read_file
 from steelyard.agent.payload import LuksHeader
 from steelyard.model.algorithms import HashAlgorithm
 from steelyard.model.errors import NodeFailed, TooLarge
@@ -41,12 +42,12 @@ def test_a_log_or_list_of_any_size_is_not_sent(tmp_path: Path, limit: Limit) -> 
     with log.open("wb") as file:
         file.truncate(limit.most + 1)
     with pytest.raises(TooLarge):
-        airlock._read(log, limit, "reading a log")
+        read_file(log, limit, "reading a log")
 
 
 def test_a_machine_without_a_log_says_so(tmp_path: Path) -> None:
     with pytest.raises(NodeFailed, match="reading a log"):
-        airlock._read(tmp_path / "none", EVENT_LOG_BYTES, "reading a log")
+        read_file(tmp_path / "none", EVENT_LOG_BYTES, "reading a log")
 
 
 def test_a_step_that_a_bug_ends_is_told_as_failed_without_what_the_bug_had_in_hand(

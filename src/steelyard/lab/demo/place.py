@@ -26,6 +26,7 @@ PORT: Final = 8443
 """Of the services, in the rack's own network namespace."""
 _LOOK_SECONDS: Final = 0.2
 _ENDING_SECONDS: Final = 60.0
+_LONGEST_SECONDS: Final = 600.0
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
@@ -35,6 +36,32 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float) -> None:
         if time.monotonic() > limit:
             raise LabFailed("waiting", expected=f"{what} within {seconds:.0f} s", found="not so")
         time.sleep(_LOOK_SECONDS)
+
+
+def run_program(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float | None = None
+) -> str:
+    """Run a program to its end; return what it printed. Raises LabFailed with what it said.
+
+    seconds  how long it may take; None: to build an image takes what it takes.
+    """
+    doing = f"running {shlex.join(command)}"
+    try:
+        done = subprocess.run(  # noqa: S603 (no shell; our own words)
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabFailed(doing, expected=f"its end within {seconds} s", found="not so") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise LabFailed(doing, expected="it to end well", found=said)
+    return done.stdout
 
 
 @dataclass(slots=True)
@@ -130,26 +157,9 @@ class Place:
             command, env={**os.environ, **self.environment(who)}, stdin=subprocess.DEVNULL, check=False
         ).returncode
 
-    def inside(self, command: Sequence[str], environment: Mapping[str, str] | None = None, seconds: int = 600) -> str:
+    def inside(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
         """Run any program where the services and machines are; return what it printed. Raises LabFailed."""
-        try:
-            done = subprocess.run(  # noqa: S603 (no shell; our own words)
-                self._within(command),
-                env={**os.environ, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LabFailed(
-                f"running {shlex.join(command)}", expected=f"its end within {seconds} s", found="not so"
-            ) from error
-        if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-            raise LabFailed(f"running {shlex.join(command)}", expected="it to end well", found=said)
-        return done.stdout
+        return run_program(self._within(command), environment, _LONGEST_SECONDS)
 
     def _within(self, command: Sequence[str]) -> list[str]:
         return inside(self.rack.namespace, command)

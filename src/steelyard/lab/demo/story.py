@@ -5,8 +5,6 @@ Each chapter looks for itself whether what it tells is so, and ends the story wh
 
 import json
 import shutil
-import subprocess
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +31,7 @@ from steelyard.lab.demo.files import (
     parameters,
     policy,
 )
-from steelyard.lab.demo.place import PORT, STEELYARD, Place, wait_for
+from steelyard.lab.demo.place import PORT, STEELYARD, Place, run_program, wait_for
 from steelyard.lab.plan import FIRMWARE_FILES, Firmware
 from steelyard.model.errors import LabFailed
 
@@ -66,17 +64,8 @@ def build(place: Place) -> Built:
     for words in wanted:
         place.screen.show_command("tenant", ["steelyard", *words])
     with ThreadPoolExecutor() as pool:
-        list(pool.map(_run_here, wanted))
+        list(pool.map(lambda words: run_program([str(STEELYARD), *words]), wanted))
     return built
-
-
-def _run_here(words: Sequence[str]) -> None:
-    """Run a command of `steelyard` that asks no service. Raises LabFailed with what it said."""
-    done = subprocess.run(  # noqa: S603 (no shell; our own words)
-        [str(STEELYARD), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise LabFailed(f"steelyard {' '.join(words)}", expected="it to end well", found=done.stderr.strip()[-2000:])
 
 
 class Story:
@@ -102,7 +91,7 @@ class Story:
         where, shape = ["--dir", str(self.place.rack.root)], ["--nodes", str(len(self.pool) + 1), "--nics", "2"]
         words = ["lab", "up", *where, *shape]
         self._screen.show_command("provider", ["steelyard", *words])
-        _run_here(words)
+        run_program([str(STEELYARD), *words])
         ask(self.place.rack.control_socket, "leg", vlan=VLAN, address=f"{FOOT}/24")
 
     def services_up(self) -> None:
