@@ -11,10 +11,10 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from steelyard.agent.parameters import is_address
 from steelyard.evidence.document import Fields, parse_document
+from steelyard.evidence.verdict import parse_key
 from steelyard.model.errors import MalformedMessage
 from steelyard.model.limits import ENCLAVE_NODES, PEERS_BYTES
 from steelyard.model.names import check_name
@@ -79,7 +79,7 @@ class Peers:
 
 
 def parse_membership(data: bytes) -> Membership:
-    """Return what is in an enclave.json. Raises MalformedMessage, TooLarge, WrongUse for an unfit name."""
+    """Return what is in an enclave.json. Raises Malformed, TooLarge; WrongUse for an unfit name."""
     fields = parse_document(data, PEERS_BYTES, _READING, MalformedMessage)
     fields.schema(_MEMBERSHIP_SCHEMA)
     card, peers = fields.text("card"), fields.text("peers")
@@ -95,7 +95,7 @@ def parse_membership(data: bytes) -> Membership:
         None if fields.null("address") else _interface(fields, "address"),
         None if fields.null("wireguard") else _wireguard(fields.fields("wireguard")),
         peers,
-        _public_key(fields),
+        parse_key(fields.text("peers_key"), _READING),
     )
     fields.end()
     return membership
@@ -113,17 +113,6 @@ def _interface(fields: Fields, name: str) -> IPv4Interface:
         return IPv4Interface(text)
     except (AddressValueError, NetmaskValueError) as cause:
         raise fields.wrong(name, "an IPv4 address with its prefix", text) from cause
-
-
-def _public_key(fields: Fields) -> Ed25519PublicKey:
-    text = fields.text("peers_key")
-    try:
-        key = load_pem_public_key(text.encode())
-    except ValueError as cause:
-        raise fields.wrong("peers_key", "a public key in PEM", text) from cause
-    if not isinstance(key, Ed25519PublicKey):
-        raise fields.wrong("peers_key", "an Ed25519 key", text)
-    return key
 
 
 def parse_peers(answer: bytes, membership: Membership, least_serial: int) -> Peers:

@@ -50,7 +50,7 @@ class Affirmed:
     appraisal: Mapping[str, Any]
 
 
-def parse_key(pem: str) -> Ed25519PublicKey:
+def parse_key(pem: str, doing: str = "reading the key of verdicts") -> Ed25519PublicKey:
     """Return the key that is relied on: an Ed25519 public key, PEM and nothing else. Raises MalformedKey."""
     key = None
     if len(pem) <= PUBLIC_KEY_BYTES.most:
@@ -61,9 +61,7 @@ def parse_key(pem: str) -> Ed25519PublicKey:
         or key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode().strip() != pem.strip()
     ):
         # Not shown: it may be the private one.
-        raise MalformedKey(
-            "reading the key of verdicts", expected="an Ed25519 public key, PEM, alone", found="something else"
-        )
+        raise MalformedKey(doing, expected="an Ed25519 public key, PEM, alone", found="something else")
     return key
 
 

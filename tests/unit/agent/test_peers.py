@@ -19,6 +19,8 @@ from steelyard.model.secret import Secret
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER: Final = Ed25519PrivateKey.from_private_bytes(b"\1" * 32)
+OF_NO_KNOWN_KIND: Final = "-----BEGIN PUBLIC KEY-----\nMAswBQYDKgMEAwIAAA==\n-----END PUBLIC KEY-----\n"
+"""SubjectPublicKeyInfo with an algorithm that nobody uses, 1.2.3.4."""
 OWN: Final = Secret(b"\2" * 32)
 OWN_PUBLIC: Final = raw_public_key(X25519PrivateKey.from_private_bytes(b"\2" * 32))
 
@@ -104,6 +106,7 @@ def test_a_signature_is_over_every_byte() -> None:
         {"peers": "file:///etc/shadow"},
         {"peers_key": "none"},
         {"peers_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"},
+        {"peers_key": OF_NO_KNOWN_KIND},
         {"number": 0},
         {"more": 1},
     ],

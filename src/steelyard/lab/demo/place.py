@@ -43,7 +43,7 @@ def run_program(
 ) -> str:
     """Run a program to its end; return what it printed. Raises LabFailed with what it said.
 
-    seconds  how long it may take; None: to build an image takes what it takes.
+    seconds  how long it may take; None: as long as it takes, as to build an image.
     """
     doing = f"running {shlex.join(command)}"
     try:
